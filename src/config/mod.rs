@@ -1,0 +1,17 @@
+//! What the user asked for, what the host looks like, and what the guest is told.
+//!
+//! * [`Config`] is the command line after validation; it never changes.
+//! * [`HostView`] is a snapshot of the host's network: interfaces, addresses, routes, resolvers.
+//!   It is a plain value and can be replaced while running.
+//! * [`Lease`] is derived from both: the network identity the guest sees.
+#![forbid(unsafe_code)]
+
+mod hostview;
+mod lease;
+mod options;
+
+pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView};
+pub use lease::Lease;
+pub use options::{
+    Config, DnsServers, ForwardSpec, MapAddr, Mode, PortRule, Proto, RunAs, Target, Verbosity,
+};

@@ -1,0 +1,169 @@
+//! The validated command line.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use crate::wire::Mac;
+
+/// Which program we are [CLI-1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A virtual machine on a UNIX stream socket.
+    Passt,
+    /// A network namespace with a tap device.
+    Pasta,
+}
+
+/// Which namespace pasta connects [CLI-10].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A new namespace with this command (program, arguments) as its first process.
+    Command(Vec<OsString>),
+    /// A new namespace with an interactive login shell.
+    Shell,
+    /// The network and user namespaces of a process.
+    Pid(i32),
+    /// A network namespace by path; a bare name has already been turned into `/run/netns/NAME`.
+    Netns(PathBuf),
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Warnings and errors.
+    Quiet,
+    /// The default: informational messages too.
+    Info,
+    /// Debug messages.
+    Debug,
+    /// Debug messages and a line per event or packet.
+    Trace,
+}
+
+/// A guest-visible address that stands for something on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapAddr<A> {
+    /// The default for the option (for the host loopback mapping: the guest's gateway).
+    Default,
+    /// No mapping.
+    None,
+    /// This address.
+    Addr(A),
+}
+
+/// Where resolver addresses for the guest come from.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DnsServers {
+    /// `-D none` was given (and no address after it): nothing is advertised.
+    pub none: bool,
+    /// Addresses from `-D`, at most three per family, in order.
+    pub servers: Vec<IpAddr>,
+}
+
+/// A transport protocol that can be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proto {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// One contiguous range of forwarded ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRule {
+    /// Protocol.
+    pub proto: Proto,
+    /// Address to listen on; `None` is every address of every enabled family.
+    pub listen: Option<IpAddr>,
+    /// First and last port to listen on, inclusive; never 0.
+    pub first: u16,
+    /// See `first`.
+    pub last: u16,
+    /// Port that `first` is forwarded to; the rest follow in order and never pass 65535.
+    pub to_first: u16,
+}
+
+/// What one of `-t`, `-u`, `-T`, `-U` said in total.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ForwardSpec {
+    /// Rules in command line order; empty means `none`.
+    pub rules: Vec<PortRule>,
+}
+
+/// User and group ids to run as (`--runas`), already looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunAs {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// The validated command line. Immutable once built.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Program mode.
+    pub mode: Mode,
+    /// Which namespace (pasta).
+    pub target: Target,
+    /// `--userns`: user namespace to join.
+    pub userns: Option<PathBuf>,
+    /// `--netns-only`, or implied by `--netns` without `--userns`: join no user namespace.
+    pub netns_only: bool,
+    /// `-f`: stay in the foreground.
+    pub foreground: bool,
+    /// Log level.
+    pub verbosity: Verbosity,
+    /// `--config-net`: configure addresses and routes in the namespace.
+    pub config_net: bool,
+    /// `-I`: name of the interface in the namespace.
+    pub ifname: Option<String>,
+    /// IPv4 wanted (`-6` turns it off).
+    pub v4: bool,
+    /// IPv6 wanted (`-4` turns it off).
+    pub v6: bool,
+    /// `-a` for IPv4.
+    pub addr4: Option<Ipv4Addr>,
+    /// Prefix length for `addr4`, from `-a ADDR/LEN` or `-n`; without `-a` it overrides the host's.
+    pub prefix4: Option<u8>,
+    /// `-a` for IPv6.
+    pub addr6: Option<Ipv6Addr>,
+    /// `-g` for IPv4.
+    pub gateway4: Option<Ipv4Addr>,
+    /// `-g` for IPv6.
+    pub gateway6: Option<Ipv6Addr>,
+    /// `-m`: MTU of the guest's interface; 0 means "do not assign".
+    pub mtu: u16,
+    /// `-M`: the MAC address we present.
+    pub our_mac: Mac,
+    /// `--ns-mac-addr`: the MAC address of the guest's interface.
+    pub ns_mac: Option<Mac>,
+    /// `-i`: template interface.
+    pub template: Option<String>,
+    /// `--no-map-gw` was not given.
+    pub map_gw: bool,
+    /// `--map-host-loopback` for IPv4.
+    pub map_host_loopback4: MapAddr<Ipv4Addr>,
+    /// `--map-host-loopback` for IPv6.
+    pub map_host_loopback6: MapAddr<Ipv6Addr>,
+    /// `-D`.
+    pub dns: DnsServers,
+    /// `--dns-forward` for IPv4.
+    pub dns_forward4: Option<Ipv4Addr>,
+    /// `--dns-forward` for IPv6.
+    pub dns_forward6: Option<Ipv6Addr>,
+    /// `-t`: host to guest, TCP.
+    pub tcp_in: ForwardSpec,
+    /// `-u`: host to guest, UDP.
+    pub udp_in: ForwardSpec,
+    /// `-T`: namespace to host, TCP, spliced.
+    pub tcp_out: ForwardSpec,
+    /// `-U`: namespace to host, UDP, spliced.
+    pub udp_out: ForwardSpec,
+    /// `--runas`.
+    pub runas: Option<RunAs>,
+    /// `-P`, `--pid`.
+    pub pid_file: Option<PathBuf>,
+}
