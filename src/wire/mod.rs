@@ -11,7 +11,21 @@
 )]
 
 mod addr;
+mod ether;
+mod head;
 mod mac;
+mod seq;
+mod tcp;
+mod udp;
+mod vnet;
 
 pub use addr::{Addr, Endpoint};
+pub use ether::{
+    Body, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, ParseError, proto,
+};
+pub use head::{Head, Path, TcpHead};
 pub use mac::Mac;
+pub use seq::Seq;
+pub use tcp::{Segment, SegmentError, SynOptions, TcpFlags};
+pub use udp::Datagram;
+pub use vnet::{Gso, VNET_LEN, Vnet};

@@ -1,0 +1,123 @@
+//! A façade over mio: register once, kernel events first, then leftovers.
+//!
+//! System calls: `epoll_wait`, `epoll_ctl`.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::token::{Source, encode, source};
+
+/// What happened to a descriptor. All of it is a hint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Data, a connection, or the end of the stream can be read.
+    pub read: bool,
+    /// More can be written.
+    pub write: bool,
+    /// An error or hang-up is pending.
+    pub error: bool,
+    /// The peer will send nothing more.
+    pub read_closed: bool,
+}
+
+impl From<&Event> for Ready {
+    fn from(e: &Event) -> Self {
+        Self {
+            read: e.is_readable() || e.is_read_closed(),
+            write: e.is_writable(),
+            error: e.is_error(),
+            read_closed: e.is_read_closed(),
+        }
+    }
+}
+
+/// The set of registered descriptors and the sources with work left over.
+#[derive(Debug)]
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    again: Vec<Token>,
+    batch: Vec<(Source, Ready)>,
+}
+
+impl Reactor {
+    /// Events taken from the kernel at a time.
+    const EVENTS: usize = 128;
+
+    /// An empty set. `leftovers` bounds the ready list, which is allocated here.
+    pub fn new(leftovers: usize) -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(Self::EVENTS),
+            again: Vec::with_capacity(leftovers),
+            batch: Vec::with_capacity(leftovers.saturating_add(Self::EVENTS)),
+        })
+    }
+
+    /// Registers a descriptor for as long as it is open, edge-triggered.
+    pub fn add(&self, fd: BorrowedFd<'_>, from: Source, write: bool) -> io::Result<()> {
+        let interest =
+            if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), encode(from), interest)
+    }
+
+    /// Asks to visit a source again next turn: its budget is spent and work is left.
+    pub fn again(&mut self, from: Source) {
+        let token = encode(from);
+        if self.again.last() != Some(&token) {
+            self.again.push(token);
+        }
+    }
+
+    /// Waits for events, at most `timeout`; does not wait while leftovers are listed.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = if self.again.is_empty() { timeout } else { Some(Duration::ZERO) };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            other => other?,
+        }
+        self.batch.clear();
+        let leftover = Ready { read: true, write: true, ..Ready::default() };
+        self.batch
+            .extend(self.events.iter().filter_map(|e| Some((source(e.token())?, Ready::from(e)))));
+        self.batch.extend(self.again.drain(..).filter_map(|t| Some((source(t)?, leftover))));
+        Ok(())
+    }
+
+    /// The events of this turn, by position.
+    pub fn event(&self, n: usize) -> Option<(Source, Ready)> {
+        self.batch.get(n).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn leftovers_are_served_without_waiting() {
+        let mut r = Reactor::new(4).unwrap();
+        let (a, mut b) = UnixStream::pair().unwrap();
+        r.add(a.as_fd(), Source::Link, false).unwrap();
+        b.write_all(b"x").unwrap();
+        r.wait(Some(Duration::from_secs(5))).unwrap();
+        let (s, ready) = r.event(0).unwrap();
+        assert_eq!((s, ready.read), (Source::Link, true));
+        // Nothing was read, and the edge is not repeated.
+        r.wait(Some(Duration::ZERO)).unwrap();
+        assert_eq!(r.event(0), None);
+        r.again(Source::Link);
+        r.again(Source::Link);
+        r.wait(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(r.event(0).unwrap().0, Source::Link);
+        assert_eq!(r.event(1), None);
+    }
+}

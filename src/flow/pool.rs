@@ -1,0 +1,285 @@
+//! The backlog pool: where data of the guest waits that its socket could not take yet.
+//!
+//! # Theory of operation
+//!
+//! A byte inside a window we advertised is never dropped. A flow that could not hand everything
+//! to its socket keeps the tail in a [`Backlog`], a chain of fixed-size chunks from one
+//! process-wide [`Pool`]. Windows are *promises* on that pool: before a flow advertises a right
+//! edge it asks [`Pool::promise`], and gives back what the socket has taken meanwhile. The sum of
+//! promises never exceeds the pool, so a promised byte always finds room.
+//!
+//! Chunks are reserved as address space at start and touched when first used.
+
+use std::io::IoSlice;
+
+/// Bytes in a chunk.
+pub const CHUNK: usize = 4096;
+
+/// What a flow with a promise may waste: part of the first and part of the last chunk.
+const SLACK: usize = 2 * CHUNK;
+
+/// No chunk.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Chunk {
+    next: u32,
+    data: [u8; CHUNK],
+}
+
+/// Chunks for every flow of the process.
+#[derive(Debug)]
+pub struct Pool {
+    chunks: Vec<Chunk>,
+    /// First chunk of the free chain.
+    free: u32,
+    capacity: usize,
+    /// Chunks in some backlog.
+    used: usize,
+    /// Bytes promised to guests, with slack.
+    promised: usize,
+}
+
+/// One flow's part of the pool; 16 bytes, plain data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    head: u32,
+    tail: u32,
+    /// Bytes queued.
+    len: u32,
+    /// Consumed bytes of the first chunk.
+    start: u16,
+    /// Filled bytes of the last chunk.
+    end: u16,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self { head: NONE, tail: NONE, len: 0, start: 0, end: 0 }
+    }
+}
+
+impl Backlog {
+    /// Bytes queued.
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// True if nothing is queued.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Pool {
+    /// A pool of `bytes`, rounded up to whole chunks.
+    pub fn new(bytes: usize) -> Self {
+        let capacity = bytes.div_ceil(CHUNK);
+        Self { chunks: Vec::with_capacity(capacity), free: NONE, capacity, used: 0, promised: 0 }
+    }
+
+    /// Bytes that could still be promised.
+    pub fn available(&self) -> usize {
+        self.capacity.saturating_mul(CHUNK).saturating_sub(self.promised)
+    }
+
+    /// Changes a promise from `old` to `new` bytes; false, and nothing changed, if it is larger
+    /// and there is no room.
+    pub fn promise(&mut self, old: u32, new: u32) -> bool {
+        let (old, new) = (cost(old), cost(new));
+        if new > old && new.saturating_sub(old) > self.available() {
+            return false;
+        }
+        self.promised = self.promised.saturating_sub(old).saturating_add(new);
+        true
+    }
+
+    /// Appends to a backlog; returns how much found room.
+    pub fn append(&mut self, b: &mut Backlog, mut data: &[u8]) -> usize {
+        let mut taken = 0usize;
+        while !data.is_empty() {
+            if b.tail == NONE || usize::from(b.end) >= CHUNK {
+                let Some(fresh) = self.take() else { break };
+                match self.chunks.get_mut(b.tail as usize) {
+                    Some(last) => last.next = fresh,
+                    None => {
+                        b.head = fresh;
+                        b.start = 0;
+                    }
+                }
+                b.tail = fresh;
+                b.end = 0;
+            }
+            let Some(room) =
+                self.chunks.get_mut(b.tail as usize).and_then(|c| c.data.get_mut(b.end.into()..))
+            else {
+                break;
+            };
+            let n = room.len().min(data.len());
+            let (now, later) = data.split_at(n);
+            for (to, from) in room.chunks_mut(n.max(1)).zip(now.chunks(n.max(1))) {
+                to.copy_from_slice(from);
+            }
+            data = later;
+            taken = taken.saturating_add(n);
+            b.end = b.end.saturating_add(u16::try_from(n).unwrap_or(0));
+            b.len = b.len.saturating_add(u32::try_from(n).unwrap_or(0));
+        }
+        taken
+    }
+
+    /// The queued bytes in order, as many slices as `out` holds; returns how many were filled.
+    pub fn slices<'a>(&'a self, b: &Backlog, out: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0usize;
+        let mut at = b.head;
+        let mut left = b.len as usize;
+        let mut start = usize::from(b.start);
+        for slot in out {
+            let Some(chunk) = self.chunks.get(at as usize) else { break };
+            let end = CHUNK.min(start.saturating_add(left));
+            let Some(bytes) = chunk.data.get(start..end) else { break };
+            if bytes.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(bytes.len());
+            *slot = IoSlice::new(bytes);
+            filled = filled.saturating_add(1);
+            at = chunk.next;
+            start = 0;
+        }
+        filled
+    }
+
+    /// Removes `n` bytes from the front; chunks emptied go back to the pool.
+    pub fn consume(&mut self, b: &mut Backlog, n: usize) {
+        let mut n = n.min(b.len as usize);
+        b.len = b.len.saturating_sub(u32::try_from(n).unwrap_or(0));
+        while n > 0 {
+            let in_chunk = CHUNK.saturating_sub(b.start.into());
+            if n < in_chunk {
+                b.start = b.start.saturating_add(u16::try_from(n).unwrap_or(0));
+                break;
+            }
+            n = n.saturating_sub(in_chunk);
+            self.pop(b);
+        }
+        if b.len == 0 {
+            self.clear(b);
+        }
+    }
+
+    /// Gives back everything a backlog holds.
+    pub fn clear(&mut self, b: &mut Backlog) {
+        while b.head != NONE {
+            self.pop(b);
+        }
+        *b = Backlog::default();
+    }
+
+    /// Chunks in use, for tests and figures.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    fn pop(&mut self, b: &mut Backlog) {
+        let Some(chunk) = self.chunks.get_mut(b.head as usize) else {
+            b.head = NONE;
+            return;
+        };
+        let next = chunk.next;
+        chunk.next = self.free;
+        self.free = b.head;
+        self.used = self.used.saturating_sub(1);
+        b.head = next;
+        b.start = 0;
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        let index = if let Some(chunk) = self.chunks.get_mut(self.free as usize) {
+            let index = self.free;
+            self.free = chunk.next;
+            chunk.next = NONE;
+            index
+        } else {
+            let index = self.chunks.len();
+            if index >= self.capacity {
+                return None;
+            }
+            self.chunks.push(Chunk { next: NONE, data: [0; CHUNK] });
+            u32::try_from(index).ok()?
+        };
+        self.used = self.used.saturating_add(1);
+        Some(index)
+    }
+}
+
+fn cost(bytes: u32) -> usize {
+    if bytes == 0 { 0 } else { (bytes as usize).saturating_add(SLACK) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn content(pool: &Pool, b: &Backlog) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let n = pool.slices(b, &mut slices);
+        slices[..n].iter().flat_map(|s| s.to_vec()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn two_backlogs_behave_like_queues(
+            ops in proptest::collection::vec((any::<bool>(), any::<bool>(), 0usize..9000), 0..80)
+        ) {
+            let mut pool = Pool::new(16 * CHUNK);
+            let mut logs = [Backlog::default(); 2];
+            let mut model = [Vec::new(), Vec::new()];
+            let mut byte = 0u8;
+            for (which, append, n) in ops {
+                let w = usize::from(which);
+                if append {
+                    let data: Vec<u8> = (0..n).map(|_| { byte = byte.wrapping_add(1); byte }).collect();
+                    let taken = pool.append(&mut logs[w], &data);
+                    prop_assert!(taken == n || pool.used() == 16);
+                    model[w].extend_from_slice(&data[..taken]);
+                } else {
+                    let n = n.min(model[w].len());
+                    pool.consume(&mut logs[w], n);
+                    model[w].drain(..n);
+                }
+                for i in 0..2 {
+                    prop_assert_eq!(logs[i].len() as usize, model[i].len());
+                    prop_assert_eq!(&content(&pool, &logs[i]), &model[i]);
+                }
+            }
+            pool.clear(&mut logs[0]);
+            pool.clear(&mut logs[1]);
+            prop_assert_eq!(pool.used(), 0);
+        }
+
+        // What was promised always finds room, however the flows use it.
+        #[test]
+        fn promises_hold(sizes in proptest::collection::vec(1u32..60_000, 1..40), step in 1usize..5000) {
+            let mut pool = Pool::new(64 * CHUNK);
+            let granted: Vec<u32> = sizes.into_iter().filter(|s| pool.promise(0, *s)).collect();
+            let mut logs = vec![Backlog::default(); granted.len()];
+            let data = vec![1u8; 60_000];
+            for (log, n) in logs.iter_mut().zip(&granted) {
+                let mut left = *n as usize;
+                // A consumed first byte wastes part of the first chunk.
+                while left > 0 {
+                    let n = left.min(step);
+                    prop_assert_eq!(pool.append(log, &data[..n]), n);
+                    left -= n;
+                }
+                pool.consume(log, 1);
+            }
+            for n in granted {
+                prop_assert!(pool.promise(n, 0));
+            }
+            prop_assert_eq!(pool.available(), 64 * CHUNK);
+        }
+    }
+}
