@@ -1,1 +1,27 @@
-//! translate
+//! Translation between frames of the guest and host sockets: decisions, no I/O.
+//!
+//! # Theory of operation
+//!
+//! Handlers see one flow and an [`Io`], never the flow table, so they cannot alias or free
+//! themselves; they return a [`Verdict`] and the caller settles it. Everything outside is reached
+//! through the ports in this module ([`FrameOut`], [`TcpSockets`], [`DatagramSockets`]),
+//! implemented by `link` and `host` in production and by fakes in tests. Time is passed in as
+//! [`Now`]; nothing here reads a clock.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod ports;
+pub mod tcp;
+mod time;
+
+pub use ports::{
+    Connected, DatagramSockets, FrameOut, HostError, Io, Peeked, Received, Sent, SockId,
+    TcpSockets, TcpView, Verdict,
+};
+pub use time::{Deadline, Now};

@@ -1,0 +1,186 @@
+//! What translation needs from the outside.
+
+use std::io::IoSlice;
+
+use crate::config::Lease;
+use crate::flow::{DropReason, Drops, FlowId, Pool};
+use crate::wire::{Endpoint, Head, Mac};
+
+use super::Now;
+
+/// Names a host socket. Only whoever made it knows what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SockId(pub i32);
+
+/// Why the host could not do something, sorted by what the guest should learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostError {
+    /// Nobody listens there.
+    Refused,
+    /// No route, or the network or host is unreachable.
+    Unreachable,
+    /// The peer did not answer.
+    TimedOut,
+    /// Out of descriptors, ports or kernel memory.
+    Exhausted,
+    /// Anything else.
+    Other,
+}
+
+/// Result of starting a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connected {
+    /// Established at once.
+    Now(SockId),
+    /// In progress: a write or error event will tell.
+    Later(SockId),
+}
+
+/// Result of a stream send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// This many bytes were taken; fewer than offered means the buffer is full now.
+    Bytes(usize),
+    /// The connection is broken.
+    Broken,
+}
+
+/// Result of looking at a stream's receive queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peeked {
+    /// This many bytes were copied; fewer than asked for means there are no more now.
+    Bytes(usize),
+    /// Nothing beyond the offset.
+    Empty,
+    /// The peer has finished, and everything up to the offset was seen before.
+    End,
+    /// The connection is broken.
+    Broken,
+}
+
+/// Result of a datagram receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A datagram of this length.
+    Bytes(usize),
+    /// None left.
+    Empty,
+    /// The socket reported an error, for example port unreachable; it can be used again.
+    Error(HostError),
+}
+
+/// The kernel's view of a connection (`struct tcp_info`); `None` where the kernel is too old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpView {
+    /// Smoothed round-trip time, microseconds.
+    pub rtt_us: u32,
+    /// Smallest round-trip time seen, microseconds.
+    pub min_rtt_us: Option<u32>,
+    /// Octets the peer has acknowledged, as `tcpi_bytes_acked` counts them.
+    pub bytes_acked: Option<u64>,
+    /// Delivery rate, bytes per second.
+    pub delivery_rate: Option<u64>,
+}
+
+/// Host TCP sockets.
+pub trait TcpSockets {
+    /// Starts a connection of flow `id`; events for it will carry that id.
+    fn connect(&mut self, id: FlowId, to: Endpoint) -> Result<Connected, HostError>;
+    /// The outcome of a connection in progress, once there is an event.
+    fn connect_error(&mut self, s: SockId) -> Option<HostError>;
+    /// Sends without blocking.
+    fn send(&mut self, s: SockId, data: &[IoSlice<'_>]) -> Sent;
+    /// Copies queued bytes from `offset` on, without removing them.
+    ///
+    /// The offset must follow from the calls before: each peek moves it on by what was returned,
+    /// each discard back by what was removed, and [`TcpSockets::seek`] sets it.
+    fn peek(&mut self, s: SockId, offset: u32, buf: &mut [u8]) -> Peeked;
+    /// Sets the offset of the next peek; false if the socket is broken.
+    fn seek(&mut self, s: SockId, offset: u32) -> bool;
+    /// Removes bytes from the head of the queue; false if the socket is broken.
+    fn discard(&mut self, s: SockId, n: u32) -> bool;
+    /// Sends FIN after everything sent so far; false if the socket is broken.
+    fn shutdown(&mut self, s: SockId) -> bool;
+    /// The kernel's view, `None` if the socket is broken.
+    fn view(&mut self, s: SockId) -> Option<TcpView>;
+    /// Bytes the send buffer can take now, without growing.
+    fn free_space(&mut self, s: SockId) -> u32;
+    /// Size of the send buffer in bytes.
+    fn send_buffer(&mut self, s: SockId) -> u32;
+    /// Closes in an orderly way.
+    fn close(&mut self, s: SockId);
+    /// Closes with RST.
+    fn abort(&mut self, s: SockId);
+}
+
+/// Host datagram sockets, UDP and ICMP echo.
+pub trait DatagramSockets {
+    /// A UDP socket connected to `to`, from port `from_port` if it can be had; `from` binds the
+    /// whole source address.
+    fn open_udp(
+        &mut self,
+        id: FlowId,
+        from: Option<Endpoint>,
+        from_port: u16,
+        to: Endpoint,
+    ) -> Result<SockId, HostError>;
+    /// A ping socket (`IPPROTO_ICMP`/`IPPROTO_ICMPV6` datagram) connected to `to`.
+    fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError>;
+    /// Sends one datagram, or with `segment` non-zero a train of datagrams of that size.
+    fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError>;
+    /// Receives one datagram into `buf`.
+    fn receive_datagram(&mut self, s: SockId, buf: &mut [u8]) -> Received;
+    /// Sets TTL or hop limit of what is sent from now on.
+    fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8);
+    /// Closes the socket.
+    fn close_datagram(&mut self, s: SockId);
+}
+
+/// The guest's link, towards the guest.
+pub trait FrameOut {
+    /// Room for the payload of the next frame; at least 65 535 bytes, or `None` when the link can
+    /// take nothing now.
+    fn payload(&mut self) -> Option<&mut [u8]>;
+    /// Sends a frame: `head`, then the first `len` bytes of the payload room. False if lost.
+    fn send(&mut self, head: &Head, len: usize) -> bool;
+    /// Sends a complete frame without offloads. False if lost.
+    fn control(&mut self, frame: &[u8]) -> bool;
+}
+
+/// What a handler may touch besides its own flow.
+#[derive(Debug)]
+pub struct Io<'a, O, N> {
+    /// Towards the guest.
+    pub out: &'a mut O,
+    /// Host sockets.
+    pub net: &'a mut N,
+    /// Backlog memory.
+    pub pool: &'a mut Pool,
+    /// Counters.
+    pub drops: &'a mut Drops,
+    /// The guest's network identity.
+    pub lease: &'a Lease,
+    /// The guest's Ethernet address.
+    pub guest_mac: Mac,
+    /// This turn's time.
+    pub now: Now,
+}
+
+impl<O, N> Io<'_, O, N> {
+    /// Counts a dropped packet.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops.count(reason);
+    }
+}
+
+/// What becomes of a flow after a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It goes on.
+    Keep,
+    /// It is over: close its socket in an orderly way and free the slot.
+    Close,
+    /// It is over: close its socket with RST and free the slot.
+    Abort,
+}

@@ -1,0 +1,199 @@
+//! What we acknowledge to the guest, and the window we offer.
+//!
+//! # Acknowledgement
+//!
+//! For a remote peer, "acknowledged" means that the peer has it: the kernel's count of
+//! acknowledged octets decides. That needs a `TCP_INFO` and a look again after half a round trip,
+//! and it would starve a bulk transfer, whose socket has to stay full for the kernel to grow its
+//! buffer. So everything the socket has taken is acknowledged at once when the peer is local,
+//! when either side has sent FIN, and when the path holds more than a small part of the send
+//! buffer [TCP-42].
+//!
+//! # Window
+//!
+//! The right edge is what the socket has taken plus a promise on the backlog pool. The promise
+//! starts small and doubles while the guest uses it up, to at most [`MAX_PROMISE`] and to a
+//! fraction of what the pool has left. When the pool has nothing left, the socket's own free
+//! space is offered instead. The edge never moves back.
+
+use super::{Events, Tcp};
+use crate::translate::{Deadline, FrameOut, Io, TcpSockets};
+use crate::wire::{Seq, TcpFlags};
+
+/// Promise of a new connection; more than the largest frame.
+const FIRST_PROMISE: u32 = 128 * 1024;
+
+/// Largest promise of one connection.
+const MAX_PROMISE: u32 = 1 << 20;
+
+/// Part of the free pool that one connection may be promised.
+const POOL_SHARE: usize = 16;
+
+/// A promise below this is not worth a window.
+const MIN_PROMISE: u32 = 16 * 1024;
+
+/// Data the guest may have unacknowledged before we ask the kernel how the transfer goes.
+const BULK_BYTES: u32 = 64 * 1024;
+
+/// A transfer is bulk when the path holds more than one part in this many of the send buffer.
+const INTERACTIVE_FACTOR: u64 = 20;
+
+/// Round-trip times up to this many microseconds mean a peer on this host.
+const LOCAL_RTT_US: u32 = 10;
+
+impl Tcp {
+    /// Acknowledges after a batch of the guest's segments, if there is reason to.
+    pub(super) fn acknowledge_batch<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
+        let owed = self.rx_taken().since(self.rx_acked);
+        if self.events.any(Events::FORCE_ACK.or(Events::LOCAL)) || self.is_closing() {
+            if owed != 0 || self.events.has(Events::FORCE_ACK) {
+                self.acknowledge(io);
+            }
+        } else if owed >= BULK_BYTES {
+            self.acknowledge(io);
+        } else if owed != 0 && !self.ack_at.is_armed() {
+            self.arm_ack(io);
+        }
+    }
+
+    /// Re-evaluates, and sends an acknowledgement if anything changed or one is forced.
+    pub(super) fn acknowledge<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
+        let (acked, edge) = (self.rx_acked, self.rx_edge);
+        let (ack, window) = self.evaluate(io);
+        let moved = self.rx_edge.since(edge);
+        let was_closed = edge.since(acked) < u32::from(self.gmss);
+        // A window that grew by little is not worth a segment of its own (RFC 9293, 3.8.6.2.2).
+        let worth = moved >= FIRST_PROMISE / 2 || (was_closed && moved != 0);
+        if ack != acked || worth || self.events.has(Events::FORCE_ACK) {
+            self.events.clear(Events::FORCE_ACK);
+            let seq = self.tx_next;
+            self.emit(io, TcpFlags::ACK, seq, ack, window, &[], 0);
+        }
+    }
+
+    /// Numbers for a segment that leaves anyway [TCP-48].
+    pub(super) fn piggyback<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
+        if self.rx_taken() == self.rx_acked && !self.events.has(Events::FORCE_ACK) {
+            return (self.rx_acked, self.window_field());
+        }
+        self.events.clear(Events::FORCE_ACK);
+        self.evaluate(io)
+    }
+
+    /// The window of our SYN,ACK, which is never scaled (RFC 7323, 2.2).
+    pub(super) fn first_window<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> u16 {
+        self.open_window(io);
+        let bytes = self.rx_edge.since(self.rx_next);
+        u16::try_from(bytes).unwrap_or(u16::MAX)
+    }
+
+    /// Decides acknowledgement number and window, and arms or stops the timer that looks again.
+    fn evaluate<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
+        let taken = self.rx_taken();
+        let ack = self.delivered(taken, io).max(self.rx_acked);
+        self.rx_acked = ack;
+        self.open_window(io);
+        if ack == taken && self.backlog.is_empty() && self.rx_edge != ack {
+            self.ack_at = Deadline::NEVER;
+        } else if self.backlog.is_empty() {
+            self.arm_ack(io);
+        }
+        (ack, self.window_field())
+    }
+
+    /// How far the guest's data counts as delivered.
+    fn delivered<O, N: TcpSockets>(&mut self, taken: Seq, io: &mut Io<'_, O, N>) -> Seq {
+        if self.events.has(Events::LOCAL) || self.is_closing() || taken == self.rx_acked {
+            return taken;
+        }
+        let Some(view) = io.net.view(self.sock) else { return taken };
+        self.rtt_us = view.rtt_us;
+        if view.min_rtt_us.is_some_and(|rtt| rtt <= LOCAL_RTT_US) {
+            self.events.set(Events::LOCAL);
+            return taken;
+        }
+        let (Some(acked), Some(rate)) = (view.bytes_acked, view.delivery_rate) else {
+            return taken;
+        };
+        if taken.since(self.rx_acked) >= BULK_BYTES {
+            let path = u64::from(view.rtt_us).saturating_mul(rate) / 1_000_000;
+            let buffer = u64::from(io.net.send_buffer(self.sock));
+            if path.saturating_mul(INTERACTIVE_FACTOR) >= buffer {
+                self.events.set(Events::BULK);
+            } else {
+                self.events.clear(Events::BULK);
+            }
+        }
+        if self.events.has(Events::BULK) {
+            return taken;
+        }
+        // The count is of 64 bits, the sequence number of 32: only the low half matters.
+        let low = u32::try_from(acked & 0xffff_ffff).unwrap_or(0);
+        self.rx_base.add(low).min(taken)
+    }
+
+    /// Moves the right edge as far as socket and pool allow.
+    fn open_window<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
+        let taken = self.rx_taken();
+        // While data waits, the edge waits: the promise is in use.
+        if self.backlog.is_empty() && !self.events.has(Events::GUEST_FIN) {
+            let left = self.rx_edge.since(self.rx_next);
+            let mut target = FIRST_PROMISE << self.growth;
+            if left < target / 2 && target < MAX_PROMISE && self.rx_acked != self.rx_edge {
+                self.growth = self.growth.saturating_add(1);
+                target = FIRST_PROMISE << self.growth;
+            }
+            let share = io.pool.available().checked_div(POOL_SHARE).unwrap_or(0);
+            let mut grant = target.min(u32::try_from(share).unwrap_or(u32::MAX));
+            if grant < MIN_PROMISE {
+                grant = 0;
+            }
+            let outstanding = self.rx_edge.since(taken);
+            if grant < outstanding || !io.pool.promise(self.promised, grant) {
+                grant = outstanding;
+                io.pool.promise(self.promised, grant.min(self.promised));
+                self.promised = grant.min(self.promised);
+            } else {
+                self.promised = grant;
+            }
+            if grant < MIN_PROMISE {
+                // Nothing to promise: offer what the socket itself can take.
+                grant = grant.max(io.net.free_space(self.sock).min(MAX_PROMISE));
+            }
+            self.move_edge(taken.add(grant));
+        }
+    }
+
+    /// Sets the right edge as the scaled window field can express it, never back.
+    fn move_edge(&mut self, edge: Seq) {
+        let ack = self.rx_acked;
+        let shift = if self.events.has(Events::ESTABLISHED) { self.ows } else { 0 };
+        let units = (edge.since(ack) >> shift).min(u32::from(u16::MAX));
+        let edge = ack.add(units << shift);
+        if edge.after(self.rx_edge) {
+            self.rx_edge = edge;
+        }
+    }
+
+    /// The window field for the current right edge.
+    pub(super) fn window_field(&self) -> u16 {
+        let bytes = self.rx_edge.since(self.rx_acked);
+        u16::try_from(bytes >> self.ows).unwrap_or(u16::MAX)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.events.any(Events::GUEST_FIN.or(Events::FIN_SENT))
+    }
+
+    /// Looks again after half a round trip [TCP-47].
+    fn arm_ack<O, N>(&mut self, io: &Io<'_, O, N>) {
+        let ms = u64::from(self.rtt_us).div_ceil(2000).clamp(1, 1638);
+        self.ack_at = Deadline::after(io.now, ms);
+    }
+
+    /// The time to look again has come.
+    pub(super) fn on_ack_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
+        self.ack_at = Deadline::NEVER;
+        self.acknowledge(io);
+    }
+}

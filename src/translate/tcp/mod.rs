@@ -1,0 +1,168 @@
+//! TCP: one guest connection to one host socket.
+//!
+//! # Theory of operation
+//!
+//! A [`Tcp`] terminates the guest's connection and mirrors it on a kernel socket. It is not an
+//! RFC state machine but a set of observed [`Events`], because what is to be done depends on what
+//! was seen and not on who closed first [TCP-11].
+//!
+//! **Guest to peer.** Payload goes straight from the frame to the socket. What the socket does
+//! not take waits in the flow's backlog, and the window we offer is a promise on the backlog
+//! pool, so nothing inside it is ever dropped (`receive.rs`, `ack.rs`). While data waits, the
+//! right edge stays where it is: the kernel sees a full socket and grows its buffer, and once it
+//! has drained, most data passes without the detour.
+//!
+//! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken; we never
+//! acknowledge more.
+//!
+//! **Acknowledging.** For a remote peer an acknowledgement means that the *peer* has the data;
+//! for local peers, and for bulk transfers, that the socket has it (`ack.rs`).
+//!
+//! **Peer to guest.** Data is peeked from the socket directly into the link's buffer and removed
+//! only once the guest has acknowledged it, so the kernel's receive queue is our retransmission
+//! buffer (`send.rs`).
+//!
+//! *Invariant:* the socket's queue begins at `tx_base`; its peek offset is `tx_next - tx_base`.
+//! Removal lags behind `tx_una` to save system calls and is made up for before the socket is
+//! closed, since closing with unread data would send RST.
+//!
+//! **Timers.** Two independent deadlines: one to look again whether more can be acknowledged,
+//! one to retransmit (`timer.rs`).
+
+mod ack;
+mod events;
+mod open;
+mod receive;
+mod reset;
+mod segment;
+mod send;
+mod timer;
+
+pub use events::Events;
+pub use open::{Opened, mss_to_offer};
+pub use reset::answer_stray;
+pub use timer::SocketReady;
+
+use crate::flow::{Backlog, Pool, Tuple};
+use crate::wire::{Endpoint, Seq, proto};
+
+use super::{Deadline, Io, SockId, TcpSockets, Verdict};
+
+/// Window scale we offer: windows up to 16 MiB [TCP-30].
+const OUR_SCALE: u8 = 8;
+
+/// The guest's segment size when it names none (RFC 9293, 3.7.1).
+const DEFAULT_MSS: u16 = 536;
+
+/// Smallest segment size we honour; smaller ones would be an attack [TCP-32].
+const MIN_MSS: u16 = 48;
+
+/// Acknowledged bytes that may stay in the socket's queue before they are removed.
+const LAZY_DISCARD: u32 = 64 * 1024;
+
+/// A TCP connection between the guest and a host socket.
+#[derive(Debug)]
+pub struct Tcp {
+    /// The party we impersonate.
+    pub ours: Endpoint,
+    /// The guest's end.
+    pub guest: Endpoint,
+    /// The host socket.
+    pub sock: SockId,
+    /// What has happened so far.
+    pub events: Events,
+
+    /// Next sequence number to send to the guest.
+    tx_next: Seq,
+    /// Oldest one not acknowledged by the guest.
+    tx_una: Seq,
+    /// Highest one ever sent; ahead of `tx_next` after a rewind.
+    tx_max: Seq,
+    /// What the head of the socket's receive queue stands for.
+    tx_base: Seq,
+    /// Window of the guest beyond `tx_una`, bytes.
+    gwin: u32,
+
+    /// Next sequence number expected from the guest: all before it are in socket or backlog.
+    rx_next: Seq,
+    /// Acknowledgement number last sent.
+    rx_acked: Seq,
+    /// Right edge of the window last sent.
+    rx_edge: Seq,
+    /// Plus the kernel's count of acknowledged octets: a guest sequence number [TCP-40].
+    rx_base: Seq,
+    /// Bytes charged to the pool for the window offered.
+    promised: u32,
+    /// Guest data the socket has not taken yet.
+    backlog: Backlog,
+
+    /// When to see whether more can be acknowledged.
+    ack_at: Deadline,
+    /// When to retransmit or probe.
+    rto_at: Deadline,
+    /// The timer wheel's earliest entry for this flow; kept by the caller.
+    pub scheduled: Deadline,
+
+    /// Round-trip time to the peer, microseconds, as last seen.
+    rtt_us: u32,
+    /// The guest's maximum segment size.
+    gmss: u16,
+    /// Shift of the guest's windows.
+    gws: u8,
+    /// Shift of ours.
+    ows: u8,
+    /// Timeouts in a row without progress.
+    retries: u8,
+    /// Duplicate acknowledgements in a row.
+    dup_acks: u8,
+    /// Doublings of the window granted so far.
+    growth: u8,
+}
+
+const _: () = assert!(size_of::<Tcp>() <= 192);
+
+impl Tcp {
+    /// The flow's key in the index.
+    pub fn tuple(&self) -> Tuple {
+        Tuple { protocol: proto::TCP, ours: self.ours, guest: self.guest }
+    }
+
+    /// The earlier of the flow's deadlines.
+    pub fn deadline(&self) -> Deadline {
+        self.ack_at.min(self.rto_at)
+    }
+
+    /// Gives back what the flow holds: its socket and its part of the pool.
+    pub fn release<N: TcpSockets>(&mut self, net: &mut N, pool: &mut Pool, how: Verdict) {
+        if how == Verdict::Abort {
+            net.abort(self.sock);
+        } else {
+            net.close(self.sock);
+        }
+        pool.clear(&mut self.backlog);
+        pool.promise(self.promised, 0);
+        self.promised = 0;
+    }
+
+    /// What the socket has taken, as a guest sequence number.
+    fn rx_taken(&self) -> Seq {
+        let fin = self.events.has(Events::GUEST_FIN) && !self.events.has(Events::PEER_SHUT);
+        self.rx_next.sub(self.backlog.len()).sub(u32::from(fin))
+    }
+
+    /// Bytes (and FIN) the guest has not acknowledged.
+    fn in_flight(&self) -> u32 {
+        self.tx_next.since(self.tx_una)
+    }
+
+    /// Removes what the guest acknowledged from the socket's queue, at once if `all`.
+    fn discard<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>, all: bool) -> bool {
+        let fin = self.events.has(Events::FIN_ACKED);
+        let n = self.tx_una.sub(u32::from(fin)).since(self.tx_base);
+        if n == 0 || (!all && n < LAZY_DISCARD) {
+            return true;
+        }
+        self.tx_base = self.tx_base.add(n);
+        io.net.discard(self.sock, n)
+    }
+}

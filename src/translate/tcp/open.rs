@@ -1,0 +1,281 @@
+//! Opening connections, from either side (RFC 9293, 3.5).
+
+use super::{DEFAULT_MSS, Events, MIN_MSS, OUR_SCALE, Tcp};
+use crate::config::Lease;
+use crate::flow::{Backlog, DropReason, FlowId};
+use crate::translate::{Connected, Deadline, FrameOut, HostError, Io, SockId, TcpSockets, Verdict};
+use crate::wire::{Endpoint, Segment, Seq, SynOptions, TcpFlags};
+
+/// Largest payload of an IPv4 or IPv6 packet with plain TCP headers, in multiples of four.
+const MAX_MSS: [u16; 2] = [65492, 65472];
+
+/// Page size that segment sizes are rounded to [TCP-29].
+const PAGE: u16 = 4096;
+
+/// Timeouts of equal length before they double [TCP-23].
+const LINEAR_RETRIES: u8 = 4;
+
+/// Retransmissions of SYN or SYN,ACK before we give up.
+const MAX_SYN_RETRIES: u8 = 7;
+
+/// What came of the guest's SYN.
+#[derive(Debug)]
+pub enum Opened {
+    /// A connection in the making.
+    Flow(Tcp),
+    /// Refused; the guest was told.
+    Refused,
+}
+
+/// The MSS we offer: what the link's MTU leaves, in whole pages when it is larger than one
+/// [TCP-29].
+pub fn mss_to_offer(lease: &Lease, v4: bool) -> u16 {
+    let mtu = if lease.mtu == 0 { 1500 } else { lease.mtu };
+    let mss = mtu.saturating_sub(if v4 { 40 } else { 60 });
+    let pages = mss.checked_div(PAGE).unwrap_or(0).saturating_mul(PAGE);
+    if pages != 0 { pages } else { mss.max(MIN_MSS) }
+}
+
+impl Tcp {
+    /// The guest's SYN: connects to `to` on the host [TCP-12].
+    ///
+    /// `isn` is our initial sequence number. The caller has checked that both ends can be ends
+    /// of a connection [TCP-13].
+    pub fn from_guest<O: FrameOut, N: TcpSockets>(
+        id: FlowId,
+        (ours, guest): (Endpoint, Endpoint),
+        to: Endpoint,
+        seg: &Segment<'_>,
+        isn: Seq,
+        io: &mut Io<'_, O, N>,
+    ) -> Opened {
+        let mut flow = Self::new(ours, guest, SockId(-1), isn);
+        flow.rx_next = seg.seq.add(1);
+        flow.rx_acked = flow.rx_next;
+        flow.rx_edge = flow.rx_next;
+        // The kernel counts its own SYN on connections it opened [TCP-40].
+        flow.rx_base = seg.seq;
+        flow.guest_options(&SynOptions::parse(seg.options));
+        flow.gwin = u32::from(seg.window);
+        flow.events.set(Events::CONNECTING);
+        if to.addr.is_loopback() {
+            flow.events.set(Events::LOCAL);
+        }
+        match io.net.connect(id, to) {
+            Ok(Connected::Now(sock)) => {
+                flow.sock = sock;
+                flow.send_synack(io);
+                Opened::Flow(flow)
+            }
+            Ok(Connected::Later(sock)) => {
+                flow.sock = sock;
+                Opened::Flow(flow)
+            }
+            Err(HostError::Exhausted) => {
+                // Silence: the guest will try again when there may be room [TCP-96].
+                io.drop(DropReason::NoSocket);
+                Opened::Refused
+            }
+            Err(_) => {
+                flow.emit_reset(io);
+                Opened::Refused
+            }
+        }
+    }
+
+    /// A peer connected to a forwarded port: asks the guest [TCP-21].
+    pub fn from_peer<O: FrameOut, N: TcpSockets>(
+        sock: SockId,
+        (ours, guest): (Endpoint, Endpoint),
+        isn: Seq,
+        io: &mut Io<'_, O, N>,
+    ) -> Self {
+        let mut flow = Self::new(ours, guest, sock, isn);
+        flow.events.set(Events::SYN_SENT.or(Events::INBOUND));
+        // Whatever the peer sent already waits in the socket.
+        flow.events.set(Events::READABLE);
+        flow.send_syn(io);
+        flow
+    }
+
+    fn new(ours: Endpoint, guest: Endpoint, sock: SockId, isn: Seq) -> Self {
+        Self {
+            ours,
+            guest,
+            sock,
+            events: Events::default(),
+            tx_next: isn.add(1),
+            tx_una: isn,
+            tx_max: isn.add(1),
+            tx_base: isn.add(1),
+            gwin: 0,
+            rx_next: Seq(0),
+            rx_acked: Seq(0),
+            rx_edge: Seq(0),
+            rx_base: Seq(0),
+            promised: 0,
+            backlog: Backlog::default(),
+            ack_at: Deadline::NEVER,
+            rto_at: Deadline::NEVER,
+            scheduled: Deadline::NEVER,
+            rtt_us: 0,
+            gmss: DEFAULT_MSS,
+            gws: 0,
+            ows: OUR_SCALE,
+            retries: 0,
+            dup_acks: 0,
+            growth: 0,
+        }
+    }
+
+    /// Takes MSS and window scale from the guest's SYN or SYN,ACK [TCP-32, TCP-33].
+    fn guest_options(&mut self, options: &SynOptions) {
+        let [max4, max6] = MAX_MSS;
+        let max = if self.guest.addr.is_v4() { max4 } else { max6 };
+        self.gmss = options.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, max) & !3;
+        match options.wscale {
+            Some(shift) => {
+                // RFC 7323, 2.3: larger shifts count as 14.
+                self.gws = shift.min(14);
+                self.ows = OUR_SCALE;
+                self.events.set(Events::SCALED);
+            }
+            // Without the option neither side scales [TCP-28].
+            None => {
+                self.gws = 0;
+                self.ows = 0;
+            }
+        }
+    }
+
+    /// A segment before the handshake is complete, on a connection the guest opened
+    /// [TCP-15, TCP-17].
+    pub(super) fn on_segment_connecting<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        seg: &Segment<'_>,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        if seg.flags.has(TcpFlags::RST) {
+            return if seg.seq == self.rx_next { Verdict::Abort } else { Verdict::Keep };
+        }
+        if seg.flags.has(TcpFlags::SYN) {
+            // The same SYN again: our SYN,ACK was lost, or the peer takes its time.
+            if seg.seq.add(1) == self.rx_next {
+                if self.events.has(Events::SYNACK_SENT) {
+                    self.send_synack(io);
+                }
+                return Verdict::Keep;
+            }
+            return self.reset(io);
+        }
+        if !self.events.has(Events::SYNACK_SENT)
+            || !seg.flags.has(TcpFlags::ACK)
+            || seg.ack != self.tx_next
+        {
+            return self.reset(io);
+        }
+        self.establish(seg.window);
+        self.gwin = u32::from(seg.window) << self.gws;
+        self.on_segment_established(seg, io)
+    }
+
+    /// A segment before the handshake is complete, on a connection a peer opened [TCP-24].
+    pub(super) fn on_segment_syn_sent<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        seg: &Segment<'_>,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        let acceptable = seg.flags.has(TcpFlags::ACK) && seg.ack == self.tx_next;
+        if seg.flags.has(TcpFlags::RST) {
+            return if acceptable { Verdict::Abort } else { Verdict::Keep };
+        }
+        if !acceptable || !seg.flags.has(TcpFlags::SYN) || seg.flags.has(TcpFlags::FIN) {
+            return self.reset(io);
+        }
+        self.rx_next = seg.seq.add(1);
+        self.rx_acked = self.rx_next;
+        self.rx_edge = self.rx_next;
+        self.rx_base = self.rx_next;
+        self.guest_options(&SynOptions::parse(seg.options));
+        self.establish(seg.window);
+        // A window in a SYN is never scaled (RFC 7323, 2.2).
+        self.gwin = u32::from(seg.window);
+        // The guest may speak first: its ACK leaves before anything else.
+        self.events.set(Events::FORCE_ACK);
+        self.acknowledge(io);
+        Verdict::Keep
+    }
+
+    fn establish(&mut self, _window: u16) {
+        self.events.clear(Events::CONNECTING.or(Events::SYN_SENT).or(Events::SYNACK_SENT));
+        self.events.set(Events::ESTABLISHED);
+        self.tx_una = self.tx_next;
+        self.rto_at = Deadline::NEVER;
+        self.retries = 0;
+    }
+
+    /// The host socket is connected: answer the guest.
+    pub(super) fn send_synack<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
+        self.events.set(Events::SYNACK_SENT);
+        let window = self.first_window(io);
+        let options = self.syn_options(io.lease, self.events.has(Events::SCALED));
+        let flags = TcpFlags::SYN.with(TcpFlags::ACK);
+        let (seq, ack) = (self.tx_next.sub(1), self.rx_next);
+        self.emit(io, flags, seq, ack, window, options.as_slice(), 0);
+        self.arm_handshake(io);
+    }
+
+    fn send_syn<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
+        let options = self.syn_options(io.lease, true);
+        let seq = self.tx_next.sub(1);
+        // The window of a SYN promises nothing yet; the SYN,ACK's answer carries the real one.
+        self.emit(io, TcpFlags::SYN, seq, Seq(0), FIRST_SYN_WINDOW, options.as_slice(), 0);
+        self.arm_handshake(io);
+    }
+
+    fn syn_options(&self, lease: &Lease, scale: bool) -> SynOptionBytes {
+        let [a, b] = mss_to_offer(lease, self.guest.addr.is_v4()).to_be_bytes();
+        if scale {
+            SynOptionBytes { bytes: [2, 4, a, b, 1, 3, 3, OUR_SCALE], len: 8 }
+        } else {
+            SynOptionBytes { bytes: [2, 4, a, b, 0, 0, 0, 0], len: 4 }
+        }
+    }
+
+    fn arm_handshake<O, N>(&mut self, io: &Io<'_, O, N>) {
+        let doublings = self.retries.saturating_sub(LINEAR_RETRIES).min(7);
+        self.rto_at = Deadline::after(io.now, 1000u64 << doublings);
+    }
+
+    /// The guest did not answer in time [TCP-16, TCP-23].
+    pub(super) fn on_handshake_timeout<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        if self.retries >= MAX_SYN_RETRIES {
+            return self.reset(io);
+        }
+        self.retries = self.retries.saturating_add(1);
+        self.events.set(Events::SYN_RETRIED);
+        if self.events.has(Events::SYN_SENT) {
+            self.send_syn(io);
+        } else {
+            self.send_synack(io);
+        }
+        Verdict::Keep
+    }
+}
+
+/// Window of our SYN: one initial window of a modern sender (RFC 6928).
+const FIRST_SYN_WINDOW: u16 = 14600;
+
+struct SynOptionBytes {
+    bytes: [u8; 8],
+    len: usize,
+}
+
+impl SynOptionBytes {
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}

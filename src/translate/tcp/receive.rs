@@ -1,0 +1,196 @@
+//! Segments of the guest, on an established connection (RFC 9293, 3.10.7.4).
+
+use std::io::IoSlice;
+
+use super::{Events, Tcp};
+use crate::flow::DropReason;
+use crate::translate::{FrameOut, Io, Sent, TcpSockets, Verdict};
+use crate::wire::{Segment, TcpFlags};
+
+/// Chunks of backlog handed to the socket at a time.
+const DRAIN_SLICES: usize = 64;
+
+impl Tcp {
+    /// A segment from the guest. Acknowledging it and sending on are left to
+    /// [`Tcp::on_batch_end`], which must follow once per batch of segments.
+    pub fn on_segment<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        seg: &Segment<'_>,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        if self.events.has(Events::ESTABLISHED) {
+            self.on_segment_established(seg, io)
+        } else if self.events.has(Events::SYN_SENT) {
+            self.on_segment_syn_sent(seg, io)
+        } else {
+            self.on_segment_connecting(seg, io)
+        }
+    }
+
+    /// The end of a batch: acknowledges, and sends what new windows allow.
+    pub fn on_batch_end<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+        if !self.events.has(Events::ESTABLISHED) {
+            return Verdict::Keep;
+        }
+        if !self.discard(io, false) {
+            return self.reset(io);
+        }
+        let verdict = self.push(io);
+        if verdict != Verdict::Keep {
+            return verdict;
+        }
+        self.acknowledge_batch(io);
+        self.finished(io)
+    }
+
+    /// The socket can take more: hands it the backlog.
+    pub(super) fn drain<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+        while !self.backlog.is_empty() {
+            let mut slices = [IoSlice::new(&[]); DRAIN_SLICES];
+            let filled = io.pool.slices(&self.backlog, &mut slices);
+            let slices = slices.get(..filled).unwrap_or_default();
+            let offered: usize = slices.iter().map(|s| s.len()).sum();
+            match io.net.send(self.sock, slices) {
+                Sent::Bytes(n) => {
+                    io.pool.consume(&mut self.backlog, n);
+                    if n < offered {
+                        return Verdict::Keep;
+                    }
+                }
+                Sent::Broken => return self.reset(io),
+            }
+        }
+        self.pass_fin_on(io)
+    }
+
+    pub(super) fn on_segment_established<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        seg: &Segment<'_>,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        if seg.flags.has(TcpFlags::RST) {
+            return self.on_reset(seg, io);
+        }
+        if seg.flags.has(TcpFlags::SYN) {
+            // A restarted guest: our challenge makes it reset the old connection (RFC 5961, 4).
+            self.events.set(Events::FORCE_ACK);
+            return Verdict::Keep;
+        }
+        if !seg.flags.has(TcpFlags::ACK) {
+            io.drop(DropReason::BadSegment);
+            return Verdict::Keep;
+        }
+        if let Some(verdict) = self.on_ack(seg, io) {
+            return verdict;
+        }
+        if self.events.has(Events::GUEST_FIN) {
+            // Nothing can follow the FIN; a repeated one was not acknowledged in time.
+            if seg.seq_len() != 0 {
+                self.events.set(Events::FORCE_ACK);
+            }
+            return Verdict::Keep;
+        }
+        self.on_payload(seg, io)
+    }
+
+    /// RFC 5961, 3.2: only the exact sequence number resets, others inside the window are
+    /// challenged.
+    fn on_reset<O, N>(&mut self, seg: &Segment<'_>, io: &mut Io<'_, O, N>) -> Verdict {
+        if seg.seq == self.rx_next {
+            return Verdict::Abort;
+        }
+        if seg.seq.after(self.rx_next) && seg.seq.before(self.rx_edge) {
+            self.events.set(Events::FORCE_ACK);
+        } else {
+            io.drop(DropReason::BadSegment);
+        }
+        Verdict::Keep
+    }
+
+    fn on_payload<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        seg: &Segment<'_>,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        if seg.seq.after(self.rx_next) {
+            // A hole: ask for what is missing [TCP-38].
+            if seg.seq_len() != 0 {
+                io.drop(DropReason::OutOfOrder);
+                self.events.set(Events::FORCE_ACK);
+            }
+            return Verdict::Keep;
+        }
+        let old = self.rx_next.since(seg.seq);
+        if old != 0 {
+            // Something we have already, a keepalive or a window probe: say so [TCP-49, TCP-71].
+            self.events.set(Events::FORCE_ACK);
+        }
+        let fresh = seg.payload.get(old as usize..).unwrap_or_default();
+        let window = self.rx_edge.since(self.rx_next) as usize;
+        let inside = fresh.get(..fresh.len().min(window)).unwrap_or_default();
+        if inside.len() < fresh.len() {
+            // A guest that ignores our window, or a probe of a closed one.
+            io.drop(DropReason::BeyondWindow);
+            self.events.set(Events::FORCE_ACK);
+        }
+        if !inside.is_empty() && !self.deliver(inside, io) {
+            return self.reset(io);
+        }
+        // A FIN counts only with everything before it; this also holds for one repeated
+        // together with data we have [TCP-76].
+        let complete = inside.len() == fresh.len() && seg.seq.add(seg.len()) == self.rx_next;
+        if seg.flags.has(TcpFlags::FIN) && complete {
+            self.events.set(Events::GUEST_FIN.or(Events::FORCE_ACK));
+            self.rx_next = self.rx_next.add(1);
+            return self.pass_fin_on(io);
+        }
+        Verdict::Keep
+    }
+
+    /// Hands payload to the socket, the rest to the backlog. False if the socket is broken.
+    fn deliver<O, N: TcpSockets>(&mut self, data: &[u8], io: &mut Io<'_, O, N>) -> bool {
+        let sent = if self.backlog.is_empty() {
+            match io.net.send(self.sock, &[IoSlice::new(data)]) {
+                Sent::Bytes(n) => n,
+                Sent::Broken => return false,
+            }
+        } else {
+            0
+        };
+        let rest = data.get(sent..).unwrap_or_default();
+        let kept = if rest.is_empty() { 0 } else { io.pool.append(&mut self.backlog, rest) };
+        if kept < rest.len() {
+            // Only a window that was not backed by a promise can come here.
+            io.drop(DropReason::BeyondWindow);
+            self.events.set(Events::FORCE_ACK);
+        }
+        let taken = u32::try_from(sent.saturating_add(kept)).unwrap_or(0);
+        self.rx_next = self.rx_next.add(taken);
+        true
+    }
+
+    /// Shuts the write side of the socket once everything before the guest's FIN is in it
+    /// [TCP-77].
+    fn pass_fin_on<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+        if self.events.has(Events::GUEST_FIN)
+            && !self.events.has(Events::PEER_SHUT)
+            && self.backlog.is_empty()
+        {
+            if !io.net.shutdown(self.sock) {
+                return self.reset(io);
+            }
+            self.events.set(Events::PEER_SHUT.or(Events::FORCE_ACK));
+        }
+        Verdict::Keep
+    }
+
+    /// True end: both FINs passed on, ours acknowledged [TCP-80].
+    pub(super) fn finished<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+        if self.events.has(Events::PEER_SHUT.or(Events::FIN_ACKED)) {
+            // Closing with unread data would turn the end into a reset.
+            self.discard(io, true);
+            return Verdict::Close;
+        }
+        Verdict::Keep
+    }
+}

@@ -1,0 +1,46 @@
+//! Segments to the guest.
+
+use super::{Events, Tcp};
+use crate::translate::{FrameOut, Io};
+use crate::wire::{Head, Mac, Path, Seq, TcpFlags, TcpHead};
+
+impl Tcp {
+    /// Link and network addresses of segments to the guest.
+    pub(super) fn path(&self, our_mac: Mac, guest_mac: Mac) -> Path {
+        Path {
+            src_mac: our_mac,
+            dst_mac: guest_mac,
+            src: self.ours,
+            dst: self.guest,
+            // Any value that is stable for the connection (RFC 6437).
+            flow_label: self.sock.0.unsigned_abs(),
+        }
+    }
+
+    /// Sends a segment whose first `len` payload bytes are in the link's buffer already.
+    /// False if the link lost it.
+    pub(super) fn emit<O: FrameOut, N>(
+        &mut self,
+        io: &mut Io<'_, O, N>,
+        flags: TcpFlags,
+        seq: Seq,
+        ack: Seq,
+        window: u16,
+        options: &[u8],
+        len: usize,
+    ) -> bool {
+        let path = self.path(io.lease.our_mac, io.guest_mac);
+        let tcp = TcpHead { seq, ack, flags, window, options, mss: self.gmss };
+        match Head::tcp(&path, &tcp, len) {
+            Some(head) => io.out.send(&head, len),
+            None => false,
+        }
+    }
+
+    /// Sends a segment without payload that acknowledges as much as was last acknowledged.
+    pub(super) fn emit_reset<O: FrameOut, N>(&mut self, io: &mut Io<'_, O, N>) {
+        let flags = TcpFlags::RST.with(TcpFlags::ACK);
+        let ack = if self.events.has(Events::SYN_SENT) { Seq(0) } else { self.rx_next };
+        self.emit(io, flags, self.tx_next, ack, 0, &[], 0);
+    }
+}
