@@ -15,3 +15,6 @@ mod mac;
 
 pub use addr::{Addr, Endpoint};
 pub use mac::Mac;
+
+pub mod checksum;
+pub mod ndp;
