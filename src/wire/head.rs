@@ -214,6 +214,8 @@ fn fold(sum: u32) -> u16 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use smoltcp::wire as smol;

@@ -11,9 +11,11 @@
 )]
 
 mod addr;
+pub mod checksum;
 mod ether;
 mod head;
 mod mac;
+pub mod ndp;
 mod seq;
 mod tcp;
 mod udp;

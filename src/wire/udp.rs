@@ -29,6 +29,8 @@ impl<'a> Datagram<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 
