@@ -1,6 +1,7 @@
 //! The validated command line.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -70,6 +71,15 @@ pub enum Proto {
     Udp,
 }
 
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
 /// One contiguous range of forwarded ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRule {
@@ -83,6 +93,23 @@ pub struct PortRule {
     pub last: u16,
     /// Port that `first` is forwarded to; the rest follow in order and never pass 65535.
     pub to_first: u16,
+}
+
+/// As in the list of rules at start [CLI-16], with the blank that ends every rule there.
+impl fmt::Display for PortRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { proto, listen, first, last, to_first } = self;
+        match listen {
+            Some(addr) => write!(f, "{proto} [{addr}]:{first}")?,
+            None => write!(f, "{proto} [*]:{first}")?,
+        }
+        if last > first {
+            let to_last = to_first.saturating_add(last - first);
+            write!(f, "-{last}  =>  {to_first}-{to_last} ")
+        } else {
+            write!(f, "  =>  {to_first} ")
+        }
+    }
 }
 
 /// What one of `-t`, `-u`, `-T`, `-U` said in total.

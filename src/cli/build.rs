@@ -1,0 +1,302 @@
+//! Applies options one by one and checks what they say together.
+//!
+//! An option is checked when it is met, so that the first fault on the line is the one reported.
+//! What depends on other options or on the host waits for [`Builder::finish`]: forwarding rules
+//! (they need the address families), `--runas`, and the choice of the namespace.
+
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use super::lex::Event;
+use super::options::Action;
+use super::ports::{self, Direction, Families};
+use super::runas::{CliEnv, runas};
+use super::values;
+use crate::config::{Config, DnsServers, ForwardSpec, MapAddr, Mode, Proto, Target, Verbosity};
+use crate::wire::Mac;
+
+/// Default MTU: the largest that is a multiple of four below the limit.
+const MTU_DEFAULT: u16 = 65_520;
+
+/// Most `-D` addresses of one family; more are dropped, as resolvers do.
+const DNS_MAX: usize = 3;
+
+/// Smallest MTU for IPv4 (RFC 791, 3.2).
+const MTU_MIN4: u16 = 68;
+
+/// Smallest MTU for IPv6 (RFC 8200, 5).
+const MTU_MIN6: u16 = 1280;
+
+/// A command line in the making.
+pub(super) struct Builder<'e> {
+    env: &'e CliEnv,
+    config: Config,
+    warnings: Vec<String>,
+    quiet: bool,
+    debug: bool,
+    trace: bool,
+    /// Prefix length from `-a` for IPv4, with the text it came in.
+    address_len: Option<(u8, String)>,
+    /// `-n`, with its text.
+    netmask: Option<(u8, String)>,
+    netns: Option<PathBuf>,
+    runas: Option<String>,
+    /// `-t`, `-u`, `-T`, `-U` as written, in order.
+    forwards: Vec<(Action, String)>,
+}
+
+impl<'e> Builder<'e> {
+    pub(super) fn new(env: &'e CliEnv) -> Self {
+        Self {
+            env,
+            config: defaults(env),
+            warnings: Vec::new(),
+            quiet: false,
+            debug: false,
+            trace: false,
+            address_len: None,
+            netmask: None,
+            netns: None,
+            runas: None,
+            forwards: Vec::new(),
+        }
+    }
+
+    /// Applies one working option.
+    pub(super) fn apply(&mut self, event: &Event) -> Result<(), String> {
+        let Event { option, value } = event;
+        let config = &mut self.config;
+        let text = || values::text(value);
+        match option.action {
+            // The caller has dealt with these.
+            Action::NotYet | Action::Help | Action::Version | Action::VhostUser => {}
+            Action::Debug => (self.debug, self.quiet) = (true, false),
+            Action::Trace => (self.debug, self.trace, self.quiet) = (true, true, false),
+            Action::Quiet => (self.debug, self.trace, self.quiet) = (false, false, true),
+            Action::Foreground => config.foreground = true,
+            Action::Stderr => {
+                self.warnings.push("option --stderr is deprecated and has no effect".to_string())
+            }
+            Action::RunAs => self.runas = Some(text()?.to_string()),
+            Action::PidFile => config.pid_file = Some(values::path("--pid", value)?),
+            Action::Mtu => config.mtu = values::mtu(text()?)?,
+            Action::Address => self.address(text()?)?,
+            Action::Netmask => {
+                self.netmask = Some((values::netmask(text()?)?, text()?.to_string()));
+                self.check_prefix()?;
+            }
+            Action::OurMac => config.our_mac = values::mac(text()?)?,
+            Action::Gateway => match values::gateway(text()?)? {
+                IpAddr::V4(a) => config.gateway4 = Some(a),
+                IpAddr::V6(a) => config.gateway6 = Some(a),
+            },
+            Action::Template => config.template = Some(values::ifname(text()?)?),
+            Action::Dns => self.dns(text()?)?,
+            Action::DnsForward => match values::dns_forward(text()?)? {
+                IpAddr::V4(a) => config.dns_forward4 = Some(a),
+                IpAddr::V6(a) => config.dns_forward6 = Some(a),
+            },
+            Action::MapHostLoopback => self.map_host_loopback(text()?)?,
+            Action::NoMapGw => config.map_gw = false,
+            Action::Ipv4Only => (config.v4, config.v6) = (true, false),
+            Action::Ipv6Only if !self.env.ipv6 => {
+                return Err("option --ipv6-only: IPv6 is not available on this host".to_string());
+            }
+            Action::Ipv6Only => (config.v4, config.v6) = (false, true),
+            Action::TcpIn | Action::UdpIn | Action::TcpOut | Action::UdpOut => {
+                self.forwards.push((option.action, text()?.to_string()));
+            }
+            Action::Ifname => config.ifname = Some(values::ifname(text()?)?),
+            Action::NsMac => config.ns_mac = Some(values::mac(text()?)?),
+            Action::ConfigNet => config.config_net = true,
+            Action::Userns => {
+                config.userns = Some(values::path("--userns", value)?);
+                config.netns_only = false;
+            }
+            Action::Netns => self.netns = Some(values::netns(value)?),
+            Action::NetnsOnly => {
+                config.netns_only = true;
+                config.userns = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the whole; `operands` are the arguments after the options.
+    pub(super) fn finish(
+        mut self,
+        operands: Vec<OsString>,
+    ) -> Result<(Config, Vec<String>), String> {
+        self.target(operands)?;
+        if let Some(text) = &self.runas {
+            self.config.runas = Some(runas(text, self.env)?);
+        }
+        self.config.prefix4 =
+            self.address_len.as_ref().or(self.netmask.as_ref()).map(|(bits, _)| *bits);
+        self.config.verbosity = match (self.quiet, self.debug, self.trace) {
+            (true, ..) => Verbosity::Quiet,
+            (_, _, true) => Verbosity::Trace,
+            (_, true, _) => Verbosity::Debug,
+            _ => Verbosity::Info,
+        };
+        self.warn_mtu();
+        self.forward()?;
+        Ok((self.config, self.warnings))
+    }
+
+    fn address(&mut self, text: &str) -> Result<(), String> {
+        match values::guest_address(text)? {
+            (IpAddr::V4(addr), len) => {
+                self.config.addr4 = Some(addr);
+                self.address_len = len.map(|len| (len, text.to_string()));
+                self.check_prefix()?;
+            }
+            // The length is checked, but an IPv6 link always has 64 bits.
+            (IpAddr::V6(addr), _) => self.config.addr6 = Some(addr),
+        }
+        Ok(())
+    }
+
+    fn check_prefix(&self) -> Result<(), String> {
+        match (&self.address_len, &self.netmask) {
+            (Some((_, address)), Some((_, mask))) => Err(format!(
+                "redundant netmask '{mask}': address '{address}' has a prefix length already"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn dns(&mut self, text: &str) -> Result<(), String> {
+        let config = &mut self.config;
+        if text == "none" {
+            config.dns = DnsServers { none: true, servers: Vec::new() };
+            config.dns_forward4 = None;
+            config.dns_forward6 = None;
+            return Ok(());
+        }
+        let addr = values::resolver(text)?;
+        config.dns.none = false;
+        let servers = &mut config.dns.servers;
+        if servers.iter().filter(|s| s.is_ipv4() == addr.is_ipv4()).count() < DNS_MAX {
+            servers.push(addr);
+        }
+        Ok(())
+    }
+
+    fn map_host_loopback(&mut self, text: &str) -> Result<(), String> {
+        let config = &mut self.config;
+        if text == "none" {
+            config.map_host_loopback4 = MapAddr::None;
+            config.map_host_loopback6 = MapAddr::None;
+            config.map_gw = false;
+            return Ok(());
+        }
+        match values::mapped("--map-host-loopback", text)? {
+            IpAddr::V4(a) => config.map_host_loopback4 = MapAddr::Addr(a),
+            IpAddr::V6(a) => config.map_host_loopback6 = MapAddr::Addr(a),
+        }
+        Ok(())
+    }
+
+    /// Decides what to connect [CLI-10] [CLI-11].
+    fn target(&mut self, operands: Vec<OsString>) -> Result<(), String> {
+        let config = &mut self.config;
+        config.target = match (self.netns.take(), operands.as_slice()) {
+            (Some(path), []) => Target::Netns(path),
+            (Some(_), [word, ..]) => {
+                return Err(format!("unexpected argument {word:?}: not allowed with --netns"));
+            }
+            (None, []) => Target::Shell,
+            (None, [word]) => match pid(word)? {
+                Some(pid) => Target::Pid(pid),
+                None => Target::Command(operands),
+            },
+            (None, _) => Target::Command(operands),
+        };
+        match config.target {
+            Target::Netns(_) if config.userns.is_none() => config.netns_only = true,
+            // The command owns the terminal, and its exit status is ours.
+            Target::Command(_) | Target::Shell => config.foreground = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn warn_mtu(&mut self) {
+        let Config { mtu, v4, v6, .. } = self.config;
+        let minima = [(v4, MTU_MIN4, "IPv4"), (v6, MTU_MIN6, "IPv6")];
+        for (enabled, min, family) in minima {
+            if enabled && mtu != 0 && mtu < min {
+                self.warnings.push(format!("MTU {mtu} is too small for {family} (minimum {min})"));
+            }
+        }
+    }
+
+    fn forward(&mut self) -> Result<(), String> {
+        let config = &mut self.config;
+        let families = Families { v4: config.v4, v6: config.v6 };
+        for (action, spec) in &self.forwards {
+            let (short, proto, direction, into) = match action {
+                Action::TcpIn => ("-t", Proto::Tcp, Direction::In, &mut config.tcp_in),
+                Action::UdpIn => ("-u", Proto::Udp, Direction::In, &mut config.udp_in),
+                Action::TcpOut => ("-T", Proto::Tcp, Direction::Out, &mut config.tcp_out),
+                _ => ("-U", Proto::Udp, Direction::Out, &mut config.udp_out),
+            };
+            ports::add(spec, proto, direction, families, into)
+                .map_err(|error| format!("{error}, in option '{short} {spec}'"))?;
+        }
+        ports::check_limits([&config.tcp_in, &config.udp_in])?;
+        ports::check_limits([&config.tcp_out, &config.udp_out])
+    }
+}
+
+/// A process id if the word is a decimal number.
+fn pid(word: &OsStr) -> Result<Option<i32>, String> {
+    let text = word.to_str().unwrap_or_default();
+    let digits = text.trim_ascii_start();
+    let digits = digits.strip_prefix('+').unwrap_or(digits);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match digits.parse::<i32>() {
+        Ok(pid) if pid > 0 => Ok(Some(pid)),
+        _ => Err(format!("invalid PID '{text}': must be 1 to {}", i32::MAX)),
+    }
+}
+
+fn defaults(env: &CliEnv) -> Config {
+    Config {
+        mode: Mode::Pasta,
+        target: Target::Shell,
+        userns: None,
+        netns_only: false,
+        foreground: false,
+        verbosity: Verbosity::Info,
+        config_net: false,
+        ifname: None,
+        v4: true,
+        v6: env.ipv6,
+        addr4: None::<Ipv4Addr>,
+        prefix4: None,
+        addr6: None,
+        gateway4: None,
+        gateway6: None,
+        mtu: MTU_DEFAULT,
+        our_mac: Mac::DEFAULT_OURS,
+        ns_mac: None,
+        template: None,
+        map_gw: true,
+        map_host_loopback4: MapAddr::Default,
+        map_host_loopback6: MapAddr::Default,
+        dns: DnsServers::default(),
+        dns_forward4: None,
+        dns_forward6: None,
+        tcp_in: ForwardSpec::default(),
+        udp_in: ForwardSpec::default(),
+        tcp_out: ForwardSpec::default(),
+        udp_out: ForwardSpec::default(),
+        runas: None,
+        pid_file: None,
+    }
+}

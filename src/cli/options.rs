@@ -1,0 +1,305 @@
+//! The option table: the one definition behind the parser, the help text and the refusals.
+//!
+//! Every option of both modes is listed, also those that do nothing yet: they must be recognised
+//! (and take their argument) so that the refusal names them and nothing is mistaken for a command
+//! [CLI-2]. An option without help text is left out of `--help`.
+
+use crate::config::Mode;
+
+/// What an option makes [`super::build::Builder`] do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Known by name, refused.
+    NotYet,
+    Help,
+    Version,
+    Debug,
+    Trace,
+    Quiet,
+    Foreground,
+    Stderr,
+    RunAs,
+    PidFile,
+    Mtu,
+    Address,
+    Netmask,
+    OurMac,
+    Gateway,
+    Template,
+    Dns,
+    DnsForward,
+    MapHostLoopback,
+    NoMapGw,
+    Ipv4Only,
+    Ipv6Only,
+    TcpIn,
+    UdpIn,
+    TcpOut,
+    UdpOut,
+    Ifname,
+    NsMac,
+    ConfigNet,
+    Userns,
+    Netns,
+    NetnsOnly,
+    /// Read by mode selection, before any other option [CLI-1].
+    VhostUser,
+}
+
+/// The modes an option is meant for; in the other one it is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Modes {
+    Both,
+    Pasta,
+    Passt,
+}
+
+impl Modes {
+    pub(super) fn include(self, mode: Mode) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Pasta => mode == Mode::Pasta,
+            Self::Passt => mode == Mode::Passt,
+        }
+    }
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opt {
+    pub(super) long: &'static str,
+    pub(super) alias: Option<&'static str>,
+    pub(super) short: Option<char>,
+    /// Name of the argument in the help text; `None` for a flag.
+    pub(super) value: Option<&'static str>,
+    pub(super) modes: Modes,
+    pub(super) action: Action,
+    /// Text for `--help`, default included; empty to leave the option out.
+    pub(super) help: &'static str,
+}
+
+impl Opt {
+    const fn flag(long: &'static str) -> Self {
+        Self {
+            long,
+            alias: None,
+            short: None,
+            value: None,
+            modes: Modes::Both,
+            action: Action::NotYet,
+            help: "",
+        }
+    }
+
+    const fn with(long: &'static str, value: &'static str) -> Self {
+        Self { value: Some(value), ..Self::flag(long) }
+    }
+
+    const fn short(self, short: char) -> Self {
+        Self { short: Some(short), ..self }
+    }
+
+    const fn alias(self, alias: &'static str) -> Self {
+        Self { alias: Some(alias), ..self }
+    }
+
+    const fn pasta(self) -> Self {
+        Self { modes: Modes::Pasta, ..self }
+    }
+
+    const fn passt(self) -> Self {
+        Self { modes: Modes::Passt, ..self }
+    }
+
+    const fn does(self, action: Action, help: &'static str) -> Self {
+        Self { action, help, ..self }
+    }
+
+    /// True if the help text of `mode` lists it.
+    pub(super) fn listed(&self, mode: Mode) -> bool {
+        let immediate = matches!(self.action, Action::Help | Action::Version);
+        !self.help.is_empty() && (immediate || (mode == Mode::Pasta && self.modes.include(mode)))
+    }
+}
+
+/// All options, by heading of the help text.
+pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
+    ("General", GENERAL),
+    ("Namespace", NAMESPACE),
+    ("Addresses and routes", ADDRESSES),
+    ("Name resolution", NAMES),
+    ("Reaching the host", HOST),
+    ("Port forwarding", FORWARDING),
+    ("Protocols", PROTOCOLS),
+    ("Virtual machines", MACHINES),
+];
+
+/// All options in one sequence.
+pub(super) fn all() -> impl Iterator<Item = &'static Opt> {
+    SECTIONS.iter().flat_map(|(_, options)| options.iter())
+}
+
+const GENERAL: &[Opt] = &[
+    Opt::flag("help").short('h').does(Action::Help, "Print this text and exit"),
+    Opt::flag("version").does(Action::Version, "Print the version and exit"),
+    Opt::flag("foreground").short('f').does(
+        Action::Foreground,
+        "Stay in the foreground\n[default: off, but on when a command is started]",
+    ),
+    Opt::flag("quiet").short('q').does(Action::Quiet, "Print warnings and errors only"),
+    Opt::flag("debug").short('d').does(Action::Debug, "Print debug messages [default: off]"),
+    Opt::flag("trace")
+        .does(Action::Trace, "Print a line per event and packet, implies --debug\n[default: off]"),
+    Opt::flag("stderr").short('e').does(Action::Stderr, ""),
+    Opt::with("runas", "UID[:GID]").does(
+        Action::RunAs,
+        "User and group, by number or name, to run as when\nstarted as root [default: nobody]",
+    ),
+    Opt::with("pid", "FILE")
+        .short('P')
+        .does(Action::PidFile, "Write the process id to FILE [default: none]"),
+    Opt::with("log-file", "FILE").short('l'),
+    Opt::with("log-size", "BYTES"),
+    Opt::with("stats", "DELAY"),
+    Opt::with("conf-path", "PATH").short('c'),
+    Opt::with("pcap", "FILE").short('p'),
+    Opt::with("fd", "FD").short('F'),
+    Opt::flag("chroot-fallback"),
+];
+
+const NAMESPACE: &[Opt] = &[
+    Opt::with("netns", "PATH|NAME").pasta().does(
+        Action::Netns,
+        "Network namespace to connect; NAME is /run/netns/NAME\n[default: a new one]",
+    ),
+    Opt::with("userns", "PATH")
+        .pasta()
+        .does(Action::Userns, "User namespace to join\n[default: that of the process PID]"),
+    Opt::flag("netns-only").pasta().does(
+        Action::NetnsOnly,
+        "Join no user namespace\n[default: off; implied by --netns without --userns]",
+    ),
+    Opt::flag("config-net")
+        .pasta()
+        .does(Action::ConfigNet, "Configure the interface in the namespace\n[default: off]"),
+    Opt::with("ns-ifname", "NAME").short('I').pasta().does(
+        Action::Ifname,
+        "Name of the interface in the namespace\n[default: that of the host's interface, or tap0]",
+    ),
+    Opt::with("ns-mac-addr", "MAC")
+        .pasta()
+        .does(Action::NsMac, "MAC address of the interface in the namespace\n[default: random]"),
+    Opt::flag("no-netns-quit").pasta(),
+    Opt::flag("no-copy-routes").pasta(),
+    Opt::flag("no-copy-addrs").pasta(),
+];
+
+const ADDRESSES: &[Opt] = &[
+    Opt::flag("ipv4-only")
+        .short('4')
+        .does(Action::Ipv4Only, "Use IPv4 only [default: IPv4 and IPv6]"),
+    Opt::flag("ipv6-only")
+        .short('6')
+        .does(Action::Ipv6Only, "Use IPv6 only [default: IPv4 and IPv6]"),
+    Opt::with("interface", "NAME").short('i').does(
+        Action::Template,
+        "Host interface to take addresses and routes from\n\
+         [default: that of the first default route]",
+    ),
+    Opt::with("address", "ADDR[/LEN]").short('a').does(
+        Action::Address,
+        "Address to assign, once for each of IPv4 and IPv6\n\
+         [default: that of the host's interface]",
+    ),
+    Opt::with("netmask", "MASK").short('n').does(
+        Action::Netmask,
+        "IPv4 netmask, dotted or as a number of bits\n[default: that of the host's address]",
+    ),
+    Opt::with("gateway", "ADDR").short('g').does(
+        Action::Gateway,
+        "Default gateway, once for each of IPv4 and IPv6\n[default: that of the host]",
+    ),
+    Opt::with("mtu", "MTU")
+        .short('m')
+        .does(Action::Mtu, "MTU to assign, 0 to assign none [default: 65520]"),
+    Opt::with("mac-addr", "MAC").short('M').does(
+        Action::OurMac,
+        "MAC address of the gateway as seen on the link\n[default: 9a:55:9a:55:9a:55]",
+    ),
+    Opt::with("outbound", "ADDR").short('o'),
+    Opt::with("outbound-if4", "NAME"),
+    Opt::with("outbound-if6", "NAME"),
+];
+
+const NAMES: &[Opt] = &[
+    Opt::with("dns", "ADDR|none").short('D').does(
+        Action::Dns,
+        "Resolver to advertise, up to three for each of IPv4\n\
+         and IPv6, or none\n[default: those of /etc/resolv.conf]",
+    ),
+    Opt::with("dns-forward", "ADDR").does(
+        Action::DnsForward,
+        "Forward queries sent to ADDR to the host's resolver,\n\
+         once for each of IPv4 and IPv6 [default: none]",
+    ),
+    Opt::with("dns-host", "ADDR"),
+    Opt::with("search", "DOMAIN|none").short('S'),
+    Opt::flag("no-dhcp-dns").passt(),
+    Opt::flag("dhcp-dns").pasta(),
+    Opt::flag("no-dhcp-search").passt(),
+    Opt::flag("dhcp-search").pasta(),
+    Opt::with("hostname", "NAME").short('H'),
+    Opt::with("fqdn", "NAME"),
+];
+
+const HOST: &[Opt] = &[
+    Opt::with("map-host-loopback", "ADDR|none").does(
+        Action::MapHostLoopback,
+        "Address for the host's loopback address,\n\
+         once for each of IPv4 and IPv6, or none\n[default: the gateway]",
+    ),
+    Opt::flag("no-map-gw")
+        .does(Action::NoMapGw, "Do not map the gateway to the host\n[default: off]"),
+    Opt::with("map-guest-addr", "ADDR|none"),
+];
+
+const FORWARDING: &[Opt] = &[
+    Opt::with("tcp-ports", "SPEC")
+        .short('t')
+        .does(Action::TcpIn, "Forward TCP ports of the host to the namespace\n[default: none]"),
+    Opt::with("udp-ports", "SPEC")
+        .short('u')
+        .does(Action::UdpIn, "Forward UDP ports of the host to the namespace\n[default: none]"),
+    Opt::with("tcp-ns", "SPEC")
+        .short('T')
+        .pasta()
+        .does(Action::TcpOut, "Forward TCP ports of the namespace to the host\n[default: none]"),
+    Opt::with("udp-ns", "SPEC")
+        .short('U')
+        .pasta()
+        .does(Action::UdpOut, "Forward UDP ports of the namespace to the host\n[default: none]"),
+    Opt::flag("freebind"),
+    Opt::flag("no-splice"),
+    Opt::flag("splice-only").pasta(),
+    Opt::flag("host-lo-to-ns-lo").pasta(),
+];
+
+const PROTOCOLS: &[Opt] = &[
+    Opt::flag("no-tcp"),
+    Opt::flag("no-udp"),
+    Opt::flag("no-icmp"),
+    Opt::flag("no-dhcp"),
+    Opt::flag("no-ndp"),
+    Opt::flag("no-dhcpv6"),
+    Opt::flag("no-ra"),
+];
+
+const MACHINES: &[Opt] = &[
+    Opt::with("socket", "PATH").alias("socket-path").short('s').passt(),
+    Opt::flag("vhost-user").does(Action::VhostUser, ""),
+    Opt::flag("print-capabilities"),
+    Opt::with("repair-path", "PATH").passt(),
+    Opt::flag("migrate-exit").passt(),
+    Opt::flag("migrate-no-linger").passt(),
+    Opt::flag("one-off").short('1').passt(),
+];

@@ -1,0 +1,11 @@
+//! The command line, as a function and as a program.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "cli/accepted.rs"]
+mod accepted;
+#[path = "cli/binary.rs"]
+mod binary;
+#[path = "cli/refused.rs"]
+mod refused;
+#[path = "cli/support.rs"]
+mod support;

@@ -1,0 +1,381 @@
+//! Valid command lines and the configuration they make.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use passt::cli::{CliEnv, Outcome, parse};
+use passt::config::{ForwardSpec, MapAddr, Mode, RunAs, Target, Verbosity};
+use passt::wire::Mac;
+
+use crate::support::{ENV, config, outcome_on, printed, run};
+
+#[test]
+fn defaults() {
+    let (c, warnings) = run("");
+    assert_eq!((c.mode, c.target, c.foreground), (Mode::Pasta, Target::Shell, true));
+    assert_eq!((c.v4, c.v6, c.mtu, c.our_mac), (true, true, 65520, Mac::DEFAULT_OURS));
+    assert_eq!((c.map_gw, c.map_host_loopback4), (true, MapAddr::Default));
+    assert_eq!((c.addr4, c.prefix4, c.addr6, c.ifname), (None, None, None, None));
+    for spec in [c.tcp_in, c.udp_in, c.tcp_out, c.udp_out] {
+        assert_eq!(spec, ForwardSpec::default());
+    }
+    assert!(warnings.is_empty());
+}
+
+// [CLI-1] The mode is in the last component of the program's name, anywhere in it.
+#[test]
+fn mode_from_the_name() {
+    for program in
+        ["pasta", "./my-pasta-x", "/usr/bin/pasta.avx2", "/opt/passt/pasta", "passtpasta"]
+    {
+        assert!(printed(&format!("{program} --version")).starts_with("pasta "), "{program}");
+    }
+    for program in ["passt", "/usr/bin/passt.avx2", "/opt/pasta/passt"] {
+        assert!(printed(&format!("{program} --version")).starts_with("passt "), "{program}");
+    }
+    assert!(printed("pasta --version --vhost-user").starts_with("passt "));
+    assert!(printed("foo --version --vhost-user").starts_with("passt "));
+}
+
+// [CLI-1] [CLI-2] A command's own options are its own.
+#[test]
+fn options_end_at_the_command() {
+    let command = |line| match config(line).target {
+        Target::Command(words) => {
+            words.iter().map(|w| w.to_str().unwrap().to_string()).collect::<Vec<_>>().join(" ")
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(command("--config-net ip -6 route"), "ip -6 route");
+    assert_eq!(command("prog -6 -F x --vhost-user --fd 9"), "prog -6 -F x --vhost-user --fd 9");
+    assert_eq!(command("-- --vhost-user"), "--vhost-user");
+    assert_eq!(command("-d -- prog --version"), "prog --version");
+    assert!(config("prog -4").v6);
+}
+
+// A command's words need not be UTF-8.
+#[test]
+fn command_of_any_bytes() {
+    let word = std::ffi::OsString::from_vec(vec![0xff, 0xfe]);
+    match parse(vec!["pasta".into(), word.clone()], &ENV) {
+        Ok(Outcome::Run { config, .. }) => assert_eq!(config.target, Target::Command(vec![word])),
+        other => panic!("{other:?}"),
+    }
+}
+
+// [CLI-22] [COMPAT-3] Immediate options act where they stand.
+#[test]
+fn immediate_options() {
+    for line in [
+        "--version --mtu junk",
+        "--version --unknown",
+        "--version --mtu",
+        "--version --log-file /x",
+        "-d --version",
+        "-4d --vers",
+        // Rules are looked at once all options are known.
+        "-t junk --version",
+    ] {
+        assert!(printed(&format!("pasta {line}")).starts_with("pasta "), "{line}");
+    }
+    for line in ["-h --version", "--help --unknown", "-4h"] {
+        assert!(printed(&format!("pasta {line}")).starts_with("Usage: pasta "), "{line}");
+    }
+    assert!(printed("passt --help").starts_with("Usage: passt "));
+}
+
+// [CLI-20] [COMPAT-2]
+#[test]
+fn version_text() {
+    let text = printed("pasta --version");
+    assert_eq!(text.lines().next().unwrap(), concat!("pasta ", env!("CARGO_PKG_VERSION")));
+    assert!(text.contains("MIT License"));
+    assert!(text.ends_with(".\n\n"));
+}
+
+// [CLI-21] [COMPAT-5] Working options, their defaults, and nothing that is refused.
+#[test]
+fn help_text() {
+    let text = printed("pasta --help");
+    for usage in ["pasta [OPTION]... [COMMAND", "pasta [OPTION]... PID", "--netns PATH|NAME"] {
+        assert!(text.contains(usage), "{usage}");
+    }
+    for option in [
+        "-f, --foreground",
+        "-q, --quiet",
+        "-d, --debug",
+        "--trace",
+        "--config-net",
+        "-I, --ns-ifname ",
+        "-a, --address ",
+        "-n, --netmask ",
+        "-g, --gateway ",
+        "-m, --mtu ",
+        "-M, --mac-addr ",
+        "-i, --interface ",
+        "-4, --ipv4-only",
+        "-6, --ipv6-only",
+        "--ns-mac-addr ",
+        "--no-map-gw",
+        "--map-host-loopback ",
+        "-D, --dns ",
+        "--dns-forward ",
+        "-t, --tcp-ports ",
+        "-u, --udp-ports ",
+        "-T, --tcp-ns ",
+        "-U, --udp-ns ",
+        "--runas ",
+        "-P, --pid ",
+        "--netns ",
+        "--userns ",
+        "--netns-only",
+        "--version",
+        "-h, --help",
+        "[default: 65520]",
+        "[default: 9a:55:9a:55:9a:55]",
+    ] {
+        assert!(text.contains(option), "{option}");
+    }
+    for option in ["--stderr", "--log-file", "--socket", "--vhost-user", "--one-off", "auto"] {
+        assert!(!text.contains(option), "{option}");
+    }
+    assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{text}");
+    let passt = printed("passt --help");
+    assert!(passt.contains("--version") && !passt.contains("--netns"));
+}
+
+// [CLI-3] [COMPAT-8] The last of contradictory options wins.
+#[test]
+fn last_one_wins() {
+    assert_eq!(config("--quiet --debug").verbosity, Verbosity::Debug);
+    assert_eq!(config("-d -q").verbosity, Verbosity::Quiet);
+    assert_eq!(config("--trace -d").verbosity, Verbosity::Trace);
+    assert_eq!(config("--trace -q").verbosity, Verbosity::Quiet);
+    assert_eq!(config("--trace -q -d").verbosity, Verbosity::Debug);
+    assert_eq!(config("").verbosity, Verbosity::Info);
+    assert_eq!(config("-m 1500 -m 1400").mtu, 1400);
+    let c = config("-4 -6");
+    assert_eq!((c.v4, c.v6), (false, true));
+    let c = config("-6 -4");
+    assert_eq!((c.v4, c.v6), (true, false));
+    let c = config("--ns-mac-addr 02:00:00:00:00:01 --ns-mac-addr 02:00:00:00:00:02");
+    assert_eq!(c.ns_mac, Some(Mac([2, 0, 0, 0, 0, 2])));
+    let c = config("--userns /u --netns-only 1");
+    assert_eq!((c.userns, c.netns_only), (None, true));
+    let c = config("--netns-only --userns /u 1");
+    assert_eq!((c.userns, c.netns_only), (Some(PathBuf::from("/u")), false));
+}
+
+// [CLI-10] [COMPAT-14]
+#[test]
+fn targets() {
+    for (line, target) in [
+        ("1234", Target::Pid(1234)),
+        ("-- 1234", Target::Pid(1234)),
+        ("+12", Target::Pid(12)),
+        ("2147483647", Target::Pid(i32::MAX)),
+        ("12 34", Target::Command(vec!["12".into(), "34".into()])),
+        ("12a", Target::Command(vec!["12a".into()])),
+        ("--netns /proc/1/ns/net", Target::Netns("/proc/1/ns/net".into())),
+        ("--netns blue", Target::Netns("/run/netns/blue".into())),
+        ("--netns a --netns ./b", Target::Netns("./b".into())),
+        ("--", Target::Shell),
+    ] {
+        assert_eq!(config(line).target, target, "{line}");
+    }
+    match parse(vec!["pasta".into(), " 7".into()], &ENV) {
+        Ok(Outcome::Run { config, .. }) => assert_eq!(config.target, Target::Pid(7)),
+        other => panic!("{other:?}"),
+    }
+}
+
+// [CLI-10] [COMPAT-15] A network namespace without a user namespace means that one only.
+#[test]
+fn namespaces_implied() {
+    assert!(config("--netns /n").netns_only);
+    let c = config("--netns /n --userns /u");
+    assert_eq!((c.netns_only, c.userns), (false, Some(PathBuf::from("/u"))));
+    assert!(!config("1234").netns_only);
+    assert!(!config("").netns_only);
+}
+
+// Attached, we go to the background; with a command we never do.
+#[test]
+fn foreground() {
+    assert!(!config("--netns /n").foreground);
+    assert!(!config("1234").foreground);
+    assert!(config("-f 1234").foreground);
+    assert!(config("true").foreground);
+}
+
+#[test]
+fn addresses() {
+    let c = config("-a 10.0.0.5/24 -a [fd00::5]/64");
+    assert_eq!((c.addr4, c.prefix4), (Some(Ipv4Addr::new(10, 0, 0, 5)), Some(24)));
+    assert_eq!(c.addr6, Some("fd00::5".parse().unwrap()));
+    // [COMPAT-11] A network address is accepted; no length is invented.
+    let c = config("-a 10.0.2.0");
+    assert_eq!((c.addr4, c.prefix4), (Some(Ipv4Addr::new(10, 0, 2, 0)), None));
+    let c = config("-a 10.0.0.5/24 -a 10.0.0.6");
+    assert_eq!((c.addr4, c.prefix4), (Some(Ipv4Addr::new(10, 0, 0, 6)), None));
+    assert_eq!(config("-a ::ffff:10.0.0.7").addr4, Some(Ipv4Addr::new(10, 0, 0, 7)));
+    assert_eq!(config("-a fe80::1").addr6, Some("fe80::1".parse().unwrap()));
+}
+
+// [COMPAT-10] Bits or mask, before or after the address, whatever IPv6 says.
+#[test]
+fn netmasks() {
+    for line in [
+        "-n 24",
+        "-n 255.255.255.0",
+        "-a 10.0.0.1 -n 24",
+        "-n 24 -a 10.0.0.1",
+        "-n 24 -a fd00::1/64",
+        "-a fd00::1/64 -n 24",
+        "-a 10.0.0.1/24",
+        "-n 16 -n 24",
+    ] {
+        assert_eq!(config(line).prefix4, Some(24), "{line}");
+    }
+    assert_eq!(config("-n 0").prefix4, Some(0));
+    assert_eq!(config("-n 255.255.255.255").prefix4, Some(32));
+}
+
+// [COMPAT-13] Numbers in any base; [W-24] nothing is said about 0.
+#[test]
+fn mtu() {
+    for (text, mtu) in [("0", 0), ("65521", 65521), ("0x5dc", 1500), ("02734", 1500)] {
+        let (c, warnings) = run(&format!("-m {text}"));
+        assert_eq!((c.mtu, warnings), (mtu, vec![]), "{text}");
+    }
+    let too_small = |options| run(options).1;
+    assert_eq!(too_small("-m 1279"), ["MTU 1279 is too small for IPv6 (minimum 1280)"]);
+    assert_eq!(too_small("-m 1279 -4"), [""; 0]);
+    assert_eq!(too_small("-4 -m 67"), ["MTU 67 is too small for IPv4 (minimum 68)"]);
+    assert_eq!(too_small("-m 67").len(), 2);
+    assert_eq!(too_small("-6 -m 67").len(), 1);
+    assert_eq!(too_small("-m 1280"), [""; 0]);
+}
+
+#[test]
+fn interfaces_and_routes() {
+    let c = config("-i eth0 -I wan0 -g 10.0.0.1 -g fe80::1 -M 02:00:00:00:00:01 --config-net");
+    assert_eq!((c.template.as_deref(), c.ifname.as_deref()), (Some("eth0"), Some("wan0")));
+    assert_eq!(c.gateway4, Some(Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(c.gateway6, Some("fe80::1".parse().unwrap()));
+    assert_eq!(c.our_mac, Mac([2, 0, 0, 0, 0, 1]));
+    assert!(c.config_net);
+    assert_eq!(config("-I abcdefghijklmno").ifname.unwrap().len(), 15);
+}
+
+#[test]
+fn resolvers() {
+    let servers = |line| {
+        let dns = config(line).dns;
+        (dns.none, dns.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(servers(""), (false, String::new()));
+    assert_eq!(servers("-D 1.1.1.1 -D fd00::1"), (false, "1.1.1.1 fd00::1".to_string()));
+    assert_eq!(
+        servers("-D 1.1.1.1 -D 1.1.1.2 -D 1.1.1.3 -D 1.1.1.4 -D fd00::1"),
+        (false, "1.1.1.1 1.1.1.2 1.1.1.3 fd00::1".to_string())
+    );
+    assert_eq!(servers("-D 1.1.1.1 -D none"), (true, String::new()));
+    assert_eq!(servers("-D none -D 127.0.0.53"), (false, "127.0.0.53".to_string()));
+
+    let c = config("--dns-forward 169.254.1.1 --dns-forward fd00::53");
+    assert_eq!(c.dns_forward4, Some(Ipv4Addr::new(169, 254, 1, 1)));
+    assert_eq!(c.dns_forward6, Some("fd00::53".parse().unwrap()));
+    let c = config("--dns-forward 169.254.1.1 --dns-forward fd00::53 -D none");
+    assert_eq!((c.dns_forward4, c.dns_forward6), (None, None));
+    assert!(config("-D none --dns-forward 169.254.1.1").dns_forward4.is_some());
+}
+
+#[test]
+fn host_mapping() {
+    let c = config("--map-host-loopback 169.254.1.2");
+    assert_eq!(c.map_host_loopback4, MapAddr::Addr(Ipv4Addr::new(169, 254, 1, 2)));
+    assert_eq!((c.map_host_loopback6, c.map_gw), (MapAddr::Default, true));
+    let c = config("--no-map-gw");
+    assert_eq!((c.map_host_loopback4, c.map_gw), (MapAddr::Default, false));
+    let c = config("--map-host-loopback fd00::1 --map-host-loopback none");
+    assert_eq!((c.map_host_loopback4, c.map_host_loopback6), (MapAddr::None, MapAddr::None));
+    assert!(!c.map_gw);
+    let c = config("--map-host-loopback none --map-host-loopback fd00::1");
+    assert_eq!(c.map_host_loopback4, MapAddr::None);
+    assert_eq!(c.map_host_loopback6, MapAddr::Addr("fd00::1".parse().unwrap()));
+}
+
+#[test]
+fn runas() {
+    for (text, uid, gid) in [
+        ("1000", 1000, 1000),
+        ("0x10:010", 16, 8),
+        ("0", 0, 0),
+        ("alice", 1000, 100),
+        ("alice:staff", 1000, 50),
+        ("alice:7", 1000, 7),
+        ("7:staff", 7, 50),
+    ] {
+        assert_eq!(config(&format!("--runas {text}")).runas, Some(RunAs { uid, gid }), "{text}");
+    }
+    assert_eq!(config("").runas, None);
+}
+
+// [PORT-1] Each option has its own table, adds up, and keeps its order.
+#[test]
+fn forwarding() {
+    let shown = |spec: &ForwardSpec| {
+        spec.rules.iter().map(|r| format!("{r}|")).collect::<Vec<_>>().concat()
+    };
+    let c = config("-t 8080:80 -t 127.0.0.1/22,25 -u 53 -T 631 -U 123:124 -t 9000-9001");
+    // [CLI-16]
+    assert_eq!(
+        shown(&c.tcp_in),
+        "TCP [*]:8080  =>  80 |TCP [127.0.0.1]:22  =>  22 |TCP [127.0.0.1]:25  =>  25 |\
+         TCP [*]:9000-9001  =>  9000-9001 |"
+    );
+    assert_eq!(shown(&c.udp_in), "UDP [*]:53  =>  53 |");
+    assert_eq!(shown(&c.tcp_out), "TCP [*]:631  =>  631 |");
+    assert_eq!(shown(&c.udp_out), "UDP [*]:123  =>  124 |");
+    let c = config("-t none -u none -T none -U none");
+    assert!(c.tcp_in.rules.is_empty() && c.udp_out.rules.is_empty());
+    // The tables and protocols are separate.
+    config("-t 80 -u 80 -T 80 -U 80");
+    // Families are those of the whole line.
+    let c = config("-t 80 -4");
+    assert_eq!(c.tcp_in.rules[0].listen, Some(IpAddr::from(Ipv4Addr::UNSPECIFIED)));
+}
+
+// [CLI-5] [COMPAT-81] Without IPv6 sockets, IPv4 only.
+#[test]
+fn host_without_ipv6() {
+    let env = CliEnv { ipv6: false, ..ENV };
+    match outcome_on("pasta -m 1000", &env) {
+        Ok(Outcome::Run { config, warnings }) => {
+            assert_eq!((config.v4, config.v6, warnings.len()), (true, false, 0));
+        }
+        other => panic!("{other:?}"),
+    }
+    let error = outcome_on("pasta -6", &env).unwrap_err();
+    assert_eq!(error.message, "option --ipv6-only: IPv6 is not available on this host");
+}
+
+// [COMPAT-9] Deprecated, harmless.
+#[test]
+fn stderr_option() {
+    assert_eq!(run("-e").1, ["option --stderr is deprecated and has no effect"]);
+}
+
+// Podman's own command line.
+#[test]
+fn podman() {
+    let c = config(
+        "--config-net --dns-forward 169.254.1.1 -t none -u none -T none -U none --no-map-gw \
+         --quiet --netns /run/user/1000/netns/x --pid /tmp/p",
+    );
+    assert_eq!(c.target, Target::Netns("/run/user/1000/netns/x".into()));
+    assert_eq!(c.pid_file, Some("/tmp/p".into()));
+    assert_eq!((c.verbosity, c.foreground), (Verbosity::Quiet, false));
+}

@@ -1,0 +1,282 @@
+//! Command lines that are refused, and what is said.
+
+use crate::support::{error, refused};
+
+// [CLI-1]
+#[test]
+fn no_mode() {
+    assert_eq!(
+        refused("foo --version").message,
+        "cannot determine mode from program name 'foo': it must contain 'pasta' or 'passt'"
+    );
+    assert!(refused("").message.starts_with("cannot determine mode"));
+}
+
+// [COMPAT-4] [CLI-21] Wrong syntax: getopt's words and the usage text.
+#[test]
+fn syntax() {
+    for (line, message) in [
+        ("pasta --foo", "pasta: unrecognized option '--foo'"),
+        ("/x/pasta -d --foo", "/x/pasta: unrecognized option '--foo'"),
+        ("pasta -Z", "pasta: invalid option -- 'Z'"),
+        ("pasta --mtu", "pasta: option '--mtu' requires an argument"),
+        ("pasta -m", "pasta: option requires an argument -- 'm'"),
+        ("pasta --no-tcp=1", "pasta: option '--no-tcp' doesn't allow an argument"),
+        ("passt --foo", "passt: unrecognized option '--foo'"),
+    ] {
+        let error = refused(line);
+        assert_eq!(error.message, message);
+        assert!(error.usage.unwrap().starts_with("Usage: pas"), "{line}");
+    }
+}
+
+// [CLI-22] [COMPAT-42] The first fault from the left is the one reported.
+#[test]
+fn values() {
+    for (options, message) in [
+        ("-m 70000", "invalid MTU '70000': must be 0 to 65521"),
+        ("-m 65522 --version", "invalid MTU '65522': must be 0 to 65521"),
+        ("--mtu junk --version", "invalid MTU 'junk': must be 0 to 65521"),
+        ("--mtu junk --foo", "invalid MTU 'junk': must be 0 to 65521"),
+        ("--mtu=", "invalid MTU '': must be 0 to 65521"),
+        ("-m -1", "invalid MTU '-1': must be 0 to 65521"),
+        ("-a 1.2.3", "invalid address '1.2.3': must be an IPv4 or IPv6 address"),
+        ("-a 0.0.0.0", "invalid address '0.0.0.0': must not be unspecified, multicast or loopback"),
+        (
+            "-a 127.0.0.1/8",
+            "invalid address '127.0.0.1/8': must not be unspecified, multicast or loopback",
+        ),
+        ("-a ff02::1", "invalid address 'ff02::1': must not be unspecified, multicast or loopback"),
+        ("-a 10.0.0.1/33", "invalid address '10.0.0.1/33': prefix length must be 0 to 32"),
+        ("-a 10.0.0.1/", "invalid address '10.0.0.1/': prefix length must be 0 to 32"),
+        ("-a fd00::1/129", "invalid address 'fd00::1/129': prefix length must be 0 to 128"),
+        ("-n 33", "invalid netmask '33': must be 0 to 32 or a contiguous mask"),
+        ("-n 255.0.255.0", "invalid netmask '255.0.255.0': must be 0 to 32 or a contiguous mask"),
+        (
+            "-a 10.0.0.1/24 -n 16",
+            "redundant netmask '16': address '10.0.0.1/24' has a prefix length already",
+        ),
+        (
+            "-n 255.0.0.0 -a 10.0.0.1/8",
+            "redundant netmask '255.0.0.0': address '10.0.0.1/8' has a prefix length already",
+        ),
+        (
+            "-g 127.0.0.1",
+            "invalid gateway address '127.0.0.1': must not be unspecified, loopback or broadcast",
+        ),
+        ("-g ::", "invalid gateway address '::': must not be unspecified, loopback or broadcast"),
+        (
+            "-g 255.255.255.255",
+            "invalid gateway address '255.255.255.255': must not be unspecified, loopback or broadcast",
+        ),
+        ("-M 1:2", "invalid MAC address '1:2': must be six pairs of hexadecimal digits, xx:xx:..."),
+        (
+            "--ns-mac-addr x",
+            "invalid MAC address 'x': must be six pairs of hexadecimal digits, xx:xx:...",
+        ),
+        ("-I abcdefghijklmnop", "invalid interface name 'abcdefghijklmnop': must be 1 to 15 bytes"),
+        ("--ns-ifname=", "invalid interface name '': must be 1 to 15 bytes"),
+        ("-i a/b", "invalid interface name 'a/b': not a name an interface can have"),
+        ("-D foo", "invalid DNS address 'foo': must be an IPv4 or IPv6 address, or none"),
+        (
+            "--dns-forward none",
+            "invalid --dns-forward address 'none': must be an IPv4 or IPv6 address",
+        ),
+        (
+            "--dns-forward 127.0.0.53",
+            "invalid --dns-forward address '127.0.0.53': \
+          must not be unspecified, loopback or broadcast",
+        ),
+        (
+            "--map-host-loopback 224.0.0.1",
+            "invalid --map-host-loopback address '224.0.0.1': \
+          must not be unspecified, loopback or multicast",
+        ),
+        (
+            "--map-host-loopback ::1",
+            "invalid --map-host-loopback address '::1': \
+          must not be unspecified, loopback or multicast",
+        ),
+        ("--pid=", "invalid --pid path \"\": must be 1 to 4095 bytes"),
+        ("--netns=", "invalid --netns path \"\": must be 1 to 4095 bytes"),
+        ("--runas nosuch", "invalid --runas 'nosuch': no user 'nosuch'"),
+        ("--runas root", "invalid --runas 'root': user 'root' is root"),
+        ("--runas toor:1", "invalid --runas 'toor:1': user 'toor' is root"),
+        ("--runas 1:nosuch", "invalid --runas '1:nosuch': no group 'nosuch'"),
+        ("--runas 1:", "invalid --runas '1:': no group ''"),
+        ("--runas 4294967295", "invalid --runas '4294967295': no user '4294967295'"),
+    ] {
+        assert_eq!(error(options), message, "{options}");
+    }
+    assert!(error(&format!("--pid /{}", "x".repeat(4095))).contains("must be 1 to 4095 bytes"));
+}
+
+// [CLI-10] [CLI-11]
+#[test]
+fn operands() {
+    for (options, message) in [
+        ("--netns foo bar", "unexpected argument \"bar\": not allowed with --netns"),
+        ("--netns foo 123", "unexpected argument \"123\": not allowed with --netns"),
+        ("2147483648", "invalid PID '2147483648': must be 1 to 2147483647"),
+        ("99999999999999999999", "invalid PID '99999999999999999999': must be 1 to 2147483647"),
+        ("0", "invalid PID '0': must be 1 to 2147483647"),
+    ] {
+        assert_eq!(error(options), message, "{options}");
+    }
+    // [CLI-9]
+    assert_eq!(refused("passt foo").message, "unexpected argument \"foo\"");
+}
+
+// [PORT-3] Faults in rules name the option too; the grammar has its own tests.
+#[test]
+fn forwarding() {
+    for (options, message) in [
+        ("-t 0", "invalid port specifier '0': cannot map from port 0, in option '-t 0'"),
+        ("-u 65536", "invalid port specifier '65536', in option '-u 65536'"),
+        (
+            "-T 127.0.0.1/80",
+            "invalid port specifier '127.0.0.1/80': \
+          listening address not allowed here, in option '-T 127.0.0.1/80'",
+        ),
+        ("-U auto", "port specifier 'auto' is not supported yet, in option '-U auto'"),
+        (
+            "-t 80 -t 127.0.0.1/80:81",
+            "forwarding rule 'TCP [127.0.0.1]:80  =>  81' \
+          conflicts with 'TCP [*]:80  =>  80', in option '-t 127.0.0.1/80:81'",
+        ),
+        (
+            "-t 80 -t none",
+            "'none' conflicts with earlier rule 'TCP [*]:80  =>  80', in option '-t none'",
+        ),
+        (
+            "-t [::1]/80 -4",
+            "forwarding rule 'TCP [::1]:80  =>  80': IPv6 is not enabled, \
+          in option '-t [::1]/80'",
+        ),
+        (
+            "-6 -u 127.0.0.1/80",
+            "forwarding rule 'UDP [127.0.0.1]:80  =>  80': \
+          IPv4 is not enabled, in option '-u 127.0.0.1/80'",
+        ),
+    ] {
+        assert_eq!(error(options), message, "{options}");
+    }
+}
+
+// Known by name, refused by name, where they stand.
+#[test]
+fn not_supported() {
+    for option in [
+        "--log-file x",
+        "--log-size 1",
+        "--stats 1",
+        "--conf-path x",
+        "--pcap x",
+        "--fd 3",
+        "--chroot-fallback",
+        "--no-netns-quit",
+        "--no-copy-routes",
+        "--no-copy-addrs",
+        "--outbound 1.1.1.1",
+        "--outbound-if4 x",
+        "--outbound-if6 x",
+        "--dns-host 1.1.1.1",
+        "--search x",
+        "--dhcp-dns",
+        "--dhcp-search",
+        "--hostname x",
+        "--fqdn x",
+        "--map-guest-addr none",
+        "--freebind",
+        "--no-splice",
+        "--splice-only",
+        "--host-lo-to-ns-lo",
+        "--no-tcp",
+        "--no-udp",
+        "--no-icmp",
+        "--no-dhcp",
+        "--no-ndp",
+        "--no-dhcpv6",
+        "--no-ra",
+        "--print-capabilities",
+    ] {
+        let name = option.split(' ').next().unwrap();
+        let message = format!("option {name} is not supported yet");
+        assert_eq!(error(option), message);
+        assert_eq!(error(&format!("{option} --version")), message);
+    }
+    for (short, long) in [
+        ("-l x", "log-file"),
+        ("-c x", "conf-path"),
+        ("-p x", "pcap"),
+        ("-F 3", "fd"),
+        ("-o 1.1.1.1", "outbound"),
+        ("-S x", "search"),
+        ("-H x", "hostname"),
+    ] {
+        assert_eq!(error(short), format!("option --{long} is not supported yet"));
+    }
+}
+
+#[test]
+fn other_mode() {
+    for (option, long) in [
+        ("--socket x", "socket"),
+        ("--socket-path x", "socket"),
+        ("-s x", "socket"),
+        ("--one-off", "one-off"),
+        ("-1", "one-off"),
+        ("--repair-path x", "repair-path"),
+        ("--migrate-exit", "migrate-exit"),
+        ("--migrate-no-linger", "migrate-no-linger"),
+        ("--no-dhcp-dns", "no-dhcp-dns"),
+        ("--no-dhcp-search", "no-dhcp-search"),
+    ] {
+        assert_eq!(error(option), format!("option --{long} is for passt mode only"));
+    }
+    for option in [
+        "-I x",
+        "--netns x",
+        "--userns x",
+        "--netns-only",
+        "--no-netns-quit",
+        "--config-net",
+        "--no-copy-routes",
+        "--no-copy-addrs",
+        "--ns-mac-addr x",
+        "--splice-only",
+        "--host-lo-to-ns-lo",
+        "-T 1",
+        "-U 1",
+        "--dhcp-dns",
+        "--dhcp-search",
+    ] {
+        let message = refused(&format!("passt {option}")).message;
+        assert!(message.ends_with("is for pasta mode only"), "{option}: {message}");
+    }
+}
+
+// Until it exists, passt mode says so, also when chosen by `--vhost-user`.
+#[test]
+fn passt_mode() {
+    for line in ["passt", "passt --one-off --version", "passt -d", "pasta --vhost-user"] {
+        assert_eq!(refused(line).message, "passt mode is not supported yet", "{line}");
+    }
+}
+
+// An argument that must be text and is not is named.
+#[test]
+fn not_utf8() {
+    use std::os::unix::ffi::OsStringExt;
+    let junk = std::ffi::OsString::from_vec(vec![b'1', 0xff]);
+    let argv = vec!["pasta".into(), "--mtu".into(), junk];
+    let error = passt::cli::parse(argv, &crate::support::ENV).unwrap_err();
+    assert_eq!(error.message, "invalid argument \"1\\xFF\": not valid UTF-8");
+    // As an option it is unknown, and as part of one too.
+    for word in [vec![b'-', 0xff], vec![b'-', b'-', 0xff], vec![b'-', b'-', b'f', 0xff, b'=', b'1']]
+    {
+        let argv = vec!["pasta".into(), std::ffi::OsString::from_vec(word)];
+        let error = passt::cli::parse(argv, &crate::support::ENV).unwrap_err();
+        assert!(error.usage.is_some(), "{error}");
+    }
+}
