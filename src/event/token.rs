@@ -81,6 +81,7 @@ pub fn source(token: Token) -> Option<Source> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -182,7 +182,12 @@ fn chunk<const N: usize>(data: &[u8], at: usize) -> Result<[u8; N], ParseError> 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 #[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;

@@ -5,6 +5,9 @@
 //! pseudo-header sum and the vnet header asks for its completion: on an offloaded link nobody
 //! computes a checksum for local traffic; a link without offloads completes it in software.
 
+use std::net::IpAddr;
+
+use super::checksum::{self, Checksum};
 use super::ether::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, proto};
 use super::{Addr, Endpoint, Gso, Mac, Seq, TcpFlags, VNET_LEN, Vnet};
 
@@ -136,7 +139,7 @@ impl Head {
                 h.put(&[0, 0, 0x40, 0, TTL, protocol, 0, 0])?;
                 h.put(&src.octets())?;
                 h.put(&dst.octets())?;
-                let sum = !fold(sum_words(h.buf.get(at..h.len)?));
+                let sum = checksum::of(h.buf.get(at..h.len)?);
                 h.buf
                     .get_mut(at.checked_add(10)?..)?
                     .first_chunk_mut::<2>()?
@@ -169,7 +172,7 @@ impl Head {
     }
 
     fn put_partial_checksum(&mut self, path: &Path, protocol: u8, len: usize) -> Option<()> {
-        let sum = fold(pseudo_header(path.src.addr, path.dst.addr, protocol, len));
+        let sum = pseudo_header(path.src.addr, path.dst.addr, protocol, len)?;
         self.put(&sum.to_be_bytes())
     }
 
@@ -189,32 +192,27 @@ impl Head {
     }
 }
 
-/// Sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1), not folded.
-fn pseudo_header(src: Addr, dst: Addr, protocol: u8, len: usize) -> u32 {
-    let addresses = match (src.v4(), dst.v4()) {
-        (Some(s), Some(d)) => sum_words(&s.octets()).wrapping_add(sum_words(&d.octets())),
-        _ => sum_words(src.octets()).wrapping_add(sum_words(dst.octets())),
+/// Sum of the pseudo-header, not complemented.
+fn pseudo_header(src: Addr, dst: Addr, protocol: u8, len: usize) -> Option<u16> {
+    let sum = match (src.to_ip(), dst.to_ip()) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            Checksum::pseudo_v4(s, d, protocol, u16::try_from(len).ok()?)
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            Checksum::pseudo_v6(s, d, protocol, u32::try_from(len).ok()?)
+        }
+        _ => return None,
     };
-    let len = u32::try_from(len).unwrap_or(u32::MAX);
-    addresses.wrapping_add(len >> 16).wrapping_add(len & 0xffff).wrapping_add(u32::from(protocol))
-}
-
-/// Sum of 16-bit big-endian words of an even-length header.
-fn sum_words(data: &[u8]) -> u32 {
-    data.chunks_exact(2).fold(0u32, |sum, w| match *w {
-        [a, b] => sum.wrapping_add(u32::from(u16::from_be_bytes([a, b]))),
-        _ => sum,
-    })
-}
-
-fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-    u16::try_from(sum).unwrap_or(u16::MAX)
+    Some(sum.fold())
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 #[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;

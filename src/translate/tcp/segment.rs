@@ -19,6 +19,7 @@ impl Tcp {
 
     /// Sends a segment whose first `len` payload bytes are in the link's buffer already.
     /// False if the link lost it.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of a TCP header")]
     pub(super) fn emit<O: FrameOut, N>(
         &mut self,
         io: &mut Io<'_, O, N>,
