@@ -12,6 +12,6 @@ mod reactor;
 mod token;
 mod wheel;
 
-pub use reactor::{Reactor, Ready};
+pub use reactor::{Reactor, Ready, Registrar};
 pub use token::{Source, encode, source};
 pub use wheel::Wheel;

@@ -1,0 +1,1 @@
+//! Datagram sockets of flows: UDP and ICMP echo.
