@@ -1,1 +1,3 @@
-//! sys
+//! What only the operating system can do: namespaces, netlink, isolation.
+
+pub mod netlink;
