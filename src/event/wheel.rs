@@ -1,72 +1,77 @@
 //! A hierarchical timer wheel: four levels of 64 slots, one millisecond per tick.
 //!
-//! Insertion and expiry cost O(1); a deadline further away than 64^4 ms (4.6 hours) is parked in
-//! the last slot and moves on when its turn comes. Entries are never cancelled: whoever owns a
-//! key remembers its real deadlines and ignores, or re-inserts, an entry that fires early. That
-//! makes moving a deadline later free.
+//! # Theory of operation
+//!
+//! Keys are small integers (slot numbers of the flow table), and each has at most one entry, in
+//! a doubly linked list of the slot its distance calls for. Setting, moving and expiring cost
+//! O(1). When time reaches the start of a higher level's slot, its entries move down. A deadline
+//! further away than the wheel reaches (4.6 hours) is parked in the last slot and moves on when
+//! its turn comes.
+//!
+//! Moving a deadline *later* is the common case and need not be told: whoever owns a key
+//! remembers its real deadline, calls [`Wheel::ensure`], which only ever moves entries earlier,
+//! and does so again when an entry fires before its time.
 
 const SLOTS: usize = 64;
 const LEVELS: usize = 4;
 const NONE: u32 = u32::MAX;
 
-#[derive(Debug)]
-struct Entry<K> {
-    key: K,
+#[derive(Clone, Copy, Debug)]
+struct Entry {
     at: u64,
+    prev: u32,
     next: u32,
+    /// Which list it is in: level times [`SLOTS`] plus slot; [`IDLE`] in none.
+    list: u16,
 }
 
-/// Timers for keys of type `K`.
+/// In no list.
+const IDLE: u16 = u16::MAX;
+
+/// Timers for keys from 0 on.
 #[derive(Debug)]
-pub struct Wheel<K> {
-    entries: Vec<Entry<K>>,
-    free: u32,
-    heads: [[u32; SLOTS]; LEVELS],
+pub struct Wheel {
+    entries: Vec<Entry>,
+    heads: [u32; LEVELS * SLOTS],
     occupied: [u64; LEVELS],
     /// Every tick up to this one has been served.
     now: u64,
-    len: usize,
 }
 
-impl<K: Copy> Wheel<K> {
-    /// A wheel that starts at `now` (milliseconds). Address space for `capacity` entries is
-    /// reserved here.
-    pub fn new(now: u64, capacity: usize) -> Self {
+impl Wheel {
+    /// A wheel that starts at `now` (milliseconds). Address space for `keys` is reserved here
+    /// and touched as keys are first used.
+    pub fn new(now: u64, keys: usize) -> Self {
         Self {
-            entries: Vec::with_capacity(capacity),
-            free: NONE,
-            heads: [[NONE; SLOTS]; LEVELS],
+            entries: Vec::with_capacity(keys),
+            heads: [NONE; LEVELS * SLOTS],
             occupied: [0; LEVELS],
             now,
-            len: 0,
         }
     }
 
-    /// Inserts an entry that fires when [`Wheel::expire`] passes `at` (milliseconds).
-    pub fn insert(&mut self, at: u64, key: K) {
-        let entry = Entry { key, at: at.max(self.now + 1), next: NONE };
-        let index = if let Some(old) = self.entries.get_mut(self.free as usize) {
-            let index = self.free;
-            self.free = old.next;
-            *old = entry;
-            index
-        } else {
-            let Ok(index) = u32::try_from(self.entries.len()) else { return };
-            self.entries.push(entry);
-            index
-        };
-        self.len += 1;
-        self.place(index);
+    /// Makes `key` fire at `at` (milliseconds) or earlier: an earlier entry stays.
+    pub fn ensure(&mut self, key: u32, at: u64) {
+        let at = at.max(self.now + 1);
+        let index = key as usize;
+        while self.entries.len() <= index {
+            self.entries.push(Entry { at: 0, prev: NONE, next: NONE, list: IDLE });
+        }
+        if self.entries[index].list != IDLE {
+            if self.entries[index].at <= at {
+                return;
+            }
+            self.unlink(key);
+        }
+        self.entries[index].at = at;
+        self.link(key);
     }
 
-    /// Entries not fired yet.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    /// Removes the entry of `key`, if there is one.
+    pub fn clear(&mut self, key: u32) {
+        if self.entries.get(key as usize).is_some_and(|e| e.list != IDLE) {
+            self.unlink(key);
+        }
     }
 
     /// A time (milliseconds) not after the first entry is due, `None` without entries.
@@ -74,10 +79,12 @@ impl<K: Copy> Wheel<K> {
         (0..LEVELS).filter_map(|level| self.next_at(level)).min()
     }
 
-    /// Moves time forward to `now` and returns one entry that is due, until there are none.
-    pub fn expire(&mut self, now: u64) -> Option<K> {
+    /// Moves time forward to `now` and takes one entry that is due, until there are none.
+    pub fn expire(&mut self, now: u64) -> Option<u32> {
         loop {
-            if let Some(key) = self.pop_due() {
+            let key = self.heads[slot_at(self.now, 1)];
+            if key != NONE {
+                self.unlink(key);
                 return Some(key);
             }
             if self.now >= now {
@@ -87,62 +94,64 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// Takes an entry out of the slot of the current tick.
-    fn pop_due(&mut self) -> Option<K> {
-        let slot = slot_at(self.now, 1);
-        let index = self.heads[0][slot];
-        let entry = self.entries.get_mut(index as usize)?;
-        self.heads[0][slot] = entry.next;
-        if entry.next == NONE {
-            self.occupied[0] &= !(1 << slot);
-        }
-        entry.next = self.free;
-        self.free = index;
-        self.len -= 1;
-        Some(entry.key)
-    }
-
     /// Advances to the next tick at which something may happen, at most to `limit`.
     fn step(&mut self, limit: u64) {
-        let target = self.next().map_or(limit, |n| n.min(limit)).max(self.now + 1);
-        self.now = target;
+        self.now = self.next().map_or(limit, |n| n.min(limit)).max(self.now + 1);
         // A slot of a higher level opens when time reaches its start.
         for level in (1..LEVELS).rev() {
-            let width = 1u64 << (6 * level);
-            if target.is_multiple_of(width) {
-                self.cascade(level, slot_at(target, width));
+            let width = width(level);
+            if self.now.is_multiple_of(width) {
+                let list = level * SLOTS + slot_at(self.now, width);
+                while self.heads[list] != NONE {
+                    let key = self.heads[list];
+                    self.unlink(key);
+                    self.link(key);
+                }
             }
         }
     }
 
-    fn cascade(&mut self, level: usize, slot: usize) {
-        let mut index = std::mem::replace(&mut self.heads[level][slot], NONE);
-        self.occupied[level] &= !(1 << slot);
-        while let Some(entry) = self.entries.get(index as usize) {
-            let next = entry.next;
-            self.place(index);
-            index = next;
-        }
-    }
-
-    /// Links an entry into the slot its distance calls for.
-    fn place(&mut self, index: u32) {
-        let now = self.now;
-        let Some(entry) = self.entries.get_mut(index as usize) else { return };
-        let distance = entry.at.saturating_sub(now);
-        let level = match distance {
+    /// Links an entry into the list its distance calls for.
+    fn link(&mut self, key: u32) {
+        let at = self.entries[key as usize].at;
+        let level = match at.saturating_sub(self.now) {
             0..64 => 0,
             64..4096 => 1,
             4096..262_144 => 2,
             _ => 3,
         };
-        let width = 1u64 << (6 * level);
+        let width = width(level);
         // Too far away: as far as the wheel reaches.
-        let at = entry.at.min(now + (width * (SLOTS as u64 - 1)));
+        let at = at.min(self.now + width * (SLOTS as u64 - 1));
         let slot = slot_at(at, width);
-        entry.next = self.heads[level][slot];
-        self.heads[level][slot] = index;
+        let list = level * SLOTS + slot;
+        let head = std::mem::replace(&mut self.heads[list], key);
+        if let Some(next) = self.entries.get_mut(head as usize) {
+            next.prev = key;
+        }
+        let entry = &mut self.entries[key as usize];
+        entry.prev = NONE;
+        entry.next = head;
+        entry.list = u16::try_from(list).unwrap_or(IDLE);
         self.occupied[level] |= 1 << slot;
+    }
+
+    fn unlink(&mut self, key: u32) {
+        let Entry { prev, next, list, .. } = self.entries[key as usize];
+        self.entries[key as usize].list = IDLE;
+        if let Some(next) = self.entries.get_mut(next as usize) {
+            next.prev = prev;
+        }
+        match self.entries.get_mut(prev as usize) {
+            Some(prev) => prev.next = next,
+            None => {
+                let list = usize::from(list);
+                self.heads[list] = next;
+                if next == NONE {
+                    self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
+                }
+            }
+        }
     }
 
     /// When the next occupied slot of a level opens.
@@ -151,25 +160,27 @@ impl<K: Copy> Wheel<K> {
         if bits == 0 {
             return None;
         }
-        let width = 1u64 << (6 * level);
+        let width = width(level);
         let current = self.now / width;
-        // Distance in slots from the current one; the current one itself is a full turn away,
-        // except on the lowest level, where it is due now.
+        // Distance in slots from the current one. The current slot of a higher level was emptied
+        // when it opened: what is in it is a full turn away.
         let rotated = bits.rotate_right(u32::try_from(slot_at(current, 1)).unwrap_or(0));
-        let ahead = if level == 0 {
-            u64::from(rotated.trailing_zeros())
-        } else {
-            match (rotated & !1).trailing_zeros() {
-                64 => SLOTS as u64,
-                n => u64::from(n),
-            }
+        let ahead = match rotated {
+            1 if level > 0 => SLOTS as u64,
+            _ if level > 0 => u64::from((rotated & !1).trailing_zeros()),
+            _ => u64::from(rotated.trailing_zeros()),
         };
         Some((current + ahead) * width)
     }
 }
 
+/// Ticks per slot of a level.
+const fn width(level: usize) -> u64 {
+    1 << (6 * level)
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "below SLOTS")]
-fn slot_at(time: u64, width: u64) -> usize {
+const fn slot_at(time: u64, width: u64) -> usize {
     ((time / width) % SLOTS as u64) as usize
 }
 
@@ -177,31 +188,39 @@ fn slot_at(time: u64, width: u64) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::HashMap;
 
     proptest! {
         // Every entry fires exactly once, not before its time and not later than the step that
-        // passes it.
+        // passes it; entries only move earlier.
         #[test]
-        fn fires_once_and_on_time(
+        fn behaves_like_a_map_of_deadlines(
             start in 0u64..1 << 40,
-            ops in proptest::collection::vec((0u64..20_000_000, 1u64..300_000), 1..60),
+            ops in proptest::collection::vec(
+                (0u32..6, prop_oneof![0u64..200, 0u64..10_000, 0u64..20_000_000], 0u64..300_000, any::<bool>()),
+                1..80
+            ),
         ) {
             let mut w = Wheel::new(start, 4);
             let mut now = start;
-            let mut pending: Vec<u64> = Vec::new();
-            for (delay, step) in ops {
-                w.insert(now + delay, now + delay);
-                pending.push((now + delay).max(now + 1));
-                now += step;
-                while let Some(at) = w.expire(now) {
-                    let at = at.max(start + 1);
-                    prop_assert!(at <= now);
-                    let i = pending.iter().position(|p| *p == at || *p == at + 1).unwrap();
-                    pending.remove(i);
+            let mut model: HashMap<u32, u64> = HashMap::new();
+            for (key, delay, step, clear) in ops {
+                if clear {
+                    w.clear(key);
+                    model.remove(&key);
+                } else {
+                    let at = (now + delay).max(now + 1);
+                    w.ensure(key, now + delay);
+                    let entry = model.entry(key).or_insert(at);
+                    *entry = at.min(*entry);
                 }
-                prop_assert!(pending.iter().all(|p| *p > now), "{:?} at {}", pending, now);
-                prop_assert_eq!(w.len(), pending.len());
-                match (w.next(), pending.iter().min()) {
+                now += step;
+                while let Some(key) = w.expire(now) {
+                    let at = model.remove(&key).unwrap();
+                    prop_assert!(at <= now, "{} fired at {} instead of {}", key, now, at);
+                }
+                prop_assert!(model.values().all(|p| *p > now), "{:?} at {}", model, now);
+                match (w.next(), model.values().min()) {
                     (Some(n), Some(p)) => prop_assert!(n <= *p && n > now),
                     (None, None) => {}
                     other => prop_assert!(false, "{:?}", other),
@@ -214,13 +233,14 @@ mod tests {
     fn sleeps_until_the_first_entry() {
         let mut w = Wheel::new(1000, 4);
         assert_eq!(w.next(), None);
-        w.insert(1010, 'a');
-        w.insert(1005, 'b');
+        w.ensure(3, 1010);
+        w.ensure(0, 1005);
         assert_eq!(w.next(), Some(1005));
         assert_eq!(w.expire(1004), None);
-        assert_eq!(w.expire(1005), Some('b'));
+        assert_eq!(w.expire(1005), Some(0));
         assert_eq!(w.expire(1005), None);
-        assert_eq!(w.expire(2000), Some('a'));
-        assert!(w.is_empty());
+        w.ensure(3, 5000);
+        assert_eq!(w.expire(2000), Some(3));
+        assert_eq!(w.next(), None);
     }
 }
