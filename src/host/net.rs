@@ -42,8 +42,14 @@ impl Net {
         self.open
     }
 
-    /// Takes over a socket that is connected already, for flow `id`.
-    pub fn adopt(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
+    /// Takes over a connected TCP socket, for flow `id`.
+    pub fn adopt_stream(&mut self, fd: OwnedFd, id: FlowId, v4: bool) -> Result<SockId, HostError> {
+        super::tcp::prepare(fd.as_raw_fd(), self.peek_off[usize::from(!v4)]);
+        self.adopt(fd, id)
+    }
+
+    /// Takes over a socket for flow `id`.
+    pub(super) fn adopt(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
         self.adopt_side(fd, id, false)
     }
 

@@ -16,7 +16,7 @@ use std::fs::OpenOptions;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -89,12 +89,12 @@ impl Tap {
             });
             match result {
                 Ok(()) => {
-                    let file = Rc::new(file);
+                    let file = Arc::new(file);
                     let vnet = level != Offload::None;
                     return Ok(Self {
                         name: name.to_owned(),
                         offload: level,
-                        rx: TapRx::new(Rc::clone(&file), vnet),
+                        rx: TapRx::new(Arc::clone(&file), vnet),
                         tx: TapTx::new(file, vnet),
                     });
                 }
@@ -157,14 +157,14 @@ enum Fill {
 /// Frames of the guest.
 #[derive(Debug)]
 pub struct TapRx {
-    file: Rc<std::fs::File>,
+    file: Arc<std::fs::File>,
     vnet: bool,
     buf: Box<[u8]>,
     gone: Option<io::Error>,
 }
 
 impl TapRx {
-    fn new(file: Rc<std::fs::File>, vnet: bool) -> Self {
+    fn new(file: Arc<std::fs::File>, vnet: bool) -> Self {
         let buf = vec![0; VNET_LEN.saturating_add(FRAME_MAX)].into_boxed_slice();
         Self { file, vnet, buf, gone: None }
     }
@@ -221,13 +221,13 @@ impl AsFd for TapRx {
 /// Frames to the guest.
 #[derive(Debug)]
 pub struct TapTx {
-    file: Rc<std::fs::File>,
+    file: Arc<std::fs::File>,
     vnet: bool,
     payload: Box<[u8]>,
 }
 
 impl TapTx {
-    fn new(file: Rc<std::fs::File>, vnet: bool) -> Self {
+    fn new(file: Arc<std::fs::File>, vnet: bool) -> Self {
         Self { file, vnet, payload: vec![0; FRAME_MAX].into_boxed_slice() }
     }
 }
