@@ -1,4 +1,4 @@
-//! Everything that lives while we run, and the loop.
+//! The loop.
 //!
 //! # Theory of operation
 //!
@@ -13,28 +13,26 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::settle::Flow;
 use super::stages::StartError;
-use crate::config::Lease;
-use crate::event::{Reactor, Registrar, Source, Wheel};
-use crate::flow::{Drops, FlowId, Index, MAX_FLOWS, Pool, Table};
-use crate::forward::GuestAddrs;
-use crate::host::{Listeners, Net};
-use crate::link::{TapRx, TapTx};
-use crate::services::Reply;
-use crate::services::ndp;
+use crate::event::{Reactor, Ready, Registrar, Source};
+use crate::host::{Accepted, Listeners, Net};
+use crate::link::{RxFrame, TapRx, TapTx};
 use crate::sys::logsink;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Child, Waiting};
 use crate::sys::watch::NetnsWatch;
-use crate::translate::{Io, Now};
-use crate::wire::Mac;
+use crate::translate::Now;
+use crate::translate::Translator;
+use crate::translate::tcp::SocketReady;
 
-/// Bytes of the backlog pool.
-const POOL: usize = 64 << 20;
+/// Frames read from the link per visit.
+const FRAMES: usize = 64;
 
-/// Flows of one batch of frames.
-pub(super) const BATCH: usize = 64;
+/// Bytes read from the link per visit.
+const BYTES: usize = 256 * 1024;
+
+/// Connections accepted per visit.
+const ACCEPTS: usize = 16;
 
 /// What ends the loop.
 #[derive(Debug, Default)]
@@ -47,99 +45,31 @@ pub(super) struct Lifeline {
     pub(super) netns: Option<NetnsWatch>,
 }
 
-/// Everything that lives while we run.
+/// The loop and what feeds it.
 pub(super) struct Engine {
-    pub(super) lease: Lease,
-    pub(super) ndp: ndp::Params,
-    solicit: bool,
-    pub(super) guest: GuestAddrs,
-    pub(super) guest_mac: Mac,
-    /// Taken while its frames are being served.
-    pub(super) rx: Option<TapRx>,
-    pub(super) tx: TapTx,
-    pub(super) net: Net,
+    pub(super) translator: Translator<TapTx, Net>,
+    pub(super) rx: TapRx,
     pub(super) listeners: Listeners,
     pub(super) reactor: Reactor,
-    registrar: Registrar,
-    pub(super) flows: Table<Flow>,
-    pub(super) index: Index,
-    pub(super) wheel: Wheel,
-    pub(super) pool: Pool,
-    pub(super) drops: Drops,
-    pub(super) reply: Reply,
-    /// Flows that got segments in the present batch of frames.
-    pub(super) touched: Vec<FlowId>,
-    pub(super) now: Now,
+    pub(super) registrar: Registrar,
     pub(super) signals: Signals,
     pub(super) life: Lifeline,
     pub(super) stop: Option<ExitCode>,
 }
 
-/// What [`Engine::new`] is made of.
-pub(super) struct Parts {
-    pub(super) lease: Lease,
-    pub(super) ndp: ndp::Params,
-    /// Ask the guest for its Ethernet address at the start [ADDR-10].
-    pub(super) solicit: bool,
-    pub(super) guest: GuestAddrs,
-    pub(super) guest_mac: Mac,
-    pub(super) link: (TapRx, TapTx),
-    pub(super) listeners: Listeners,
-    pub(super) reactor: Reactor,
-    pub(super) registrar: Registrar,
-    pub(super) net: Net,
-    pub(super) key: [u8; 16],
-    pub(super) signals: Signals,
-    pub(super) life: Lifeline,
-}
-
 impl Engine {
-    pub(super) fn new(parts: Parts) -> Self {
-        let (rx, tx) = parts.link;
-        let now = clock();
-        Self {
-            lease: parts.lease,
-            ndp: parts.ndp,
-            solicit: parts.solicit,
-            guest: parts.guest,
-            guest_mac: parts.guest_mac,
-            rx: Some(rx),
-            tx,
-            net: parts.net,
-            listeners: parts.listeners,
-            reactor: parts.reactor,
-            registrar: parts.registrar,
-            flows: Table::new(MAX_FLOWS),
-            index: Index::new(MAX_FLOWS, parts.key),
-            wheel: Wheel::new(now.ms(), MAX_FLOWS),
-            pool: Pool::new(POOL),
-            drops: Drops::default(),
-            reply: Reply::default(),
-            touched: Vec::with_capacity(BATCH),
-            now,
-            signals: parts.signals,
-            life: parts.life,
-            stop: None,
-        }
-    }
-
     /// Registers what there is to wait for, and lets the command run.
     pub(super) fn begin(mut self) -> Result<Self, StartError> {
         let failed = |e| StartError::Io("cannot wait for events", e);
         let add =
             |fd: BorrowedFd<'_>, source| self.registrar.add(fd, source, false).map_err(failed);
         add(self.signals.as_fd(), Source::Signal)?;
-        if let Some(rx) = &self.rx {
-            add(rx.as_fd(), Source::Link)?;
-        }
+        add(self.rx.as_fd(), Source::Link)?;
         if let Some(fd) = self.life.netns.as_ref().and_then(NetnsWatch::fd) {
             add(fd, Source::Netns)?;
         }
         for (n, listener) in (0..).zip(&self.listeners) {
             add(listener.as_fd(), Source::Listener(n))?;
-        }
-        if self.solicit {
-            self.solicit_guest();
         }
         if let Some(waiting) = self.life.waiting.take() {
             let child = waiting.release()?;
@@ -152,41 +82,43 @@ impl Engine {
 
     /// Runs until something ends us; the exit status.
     pub(super) fn run(mut self) -> ExitCode {
-        if self.life.netns.as_mut().is_some_and(NetnsWatch::gone) {
-            self.stop = Some(ExitCode::SUCCESS);
-        }
+        self.on_netns();
         while self.stop.is_none() {
             if let Err(e) = self.turn() {
                 log::error!("cannot wait for events: {e}");
                 self.stop = Some(ExitCode::FAILURE);
             }
         }
-        for (reason, n) in self.drops.iter() {
+        for (reason, n) in self.translator.drops().iter() {
             log::debug!("dropped: {} {n}", reason.text());
         }
-        self.end_flows();
+        self.translator.end_flows();
         self.stop.unwrap_or(ExitCode::FAILURE)
     }
 
     fn turn(&mut self) -> std::io::Result<()> {
         self.reactor.wait(self.timeout())?;
-        self.now = clock();
+        self.translator.set_now(clock());
         let mut n = 0;
         while let Some((source, ready)) = self.reactor.event(n) {
             n += 1;
             log::trace!("event {source:?} {ready:?}");
             match source {
                 Source::Link => self.on_link(),
-                Source::Flow { id, side } => self.on_socket(id, side, ready),
+                Source::Flow { id, side } => self.translator.on_socket(id, side, ready.into()),
                 Source::Listener(index) => self.on_listener(index),
                 Source::Signal => self.on_signal(),
                 Source::Child => self.on_child(),
                 Source::Netns => self.on_netns(),
             }
         }
-        while let Some(index) = self.wheel.expire(self.now.ms()) {
-            if let Some(id) = self.flows.id_at(index) {
-                self.on_timer(id);
+        self.translator.on_time();
+        while let Some(id) = self.translator.take_again() {
+            self.reactor.again(Source::Flow { id, side: false });
+        }
+        if self.translator.take_starved() {
+            for (n, _) in (0..).zip(&self.listeners) {
+                self.reactor.again(Source::Listener(n));
             }
         }
         if self.life.netns.as_ref().is_some_and(|w| w.interval().is_some()) {
@@ -196,10 +128,51 @@ impl Engine {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let timer =
-            self.wheel.next().map(|at| Duration::from_millis(at.saturating_sub(self.now.ms())));
+        let now = clock().ms();
+        let timer = self.translator.next_deadline();
+        let timer = timer.map(|at| Duration::from_millis(at.saturating_sub(now)));
         let poll = self.life.netns.as_ref().and_then(NetnsWatch::interval);
         timer.into_iter().chain(poll).min()
+    }
+
+    fn on_link(&mut self) {
+        let (mut frames, mut bytes) = (0, 0);
+        while let Some(RxFrame { vnet, frame }) = self.rx.next_frame() {
+            frames += 1;
+            bytes += frame.len();
+            self.translator.on_frame(&vnet, frame);
+            if frames >= FRAMES || bytes >= BYTES {
+                self.reactor.again(Source::Link);
+                break;
+            }
+        }
+        if let Some(e) = self.rx.gone() {
+            log::error!("the guest's link is gone: {e}");
+            self.stop = Some(ExitCode::FAILURE);
+        }
+        self.translator.end_batch();
+    }
+
+    fn on_listener(&mut self, index: u32) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(index as usize) else { return };
+            let Some(id) = self.translator.next_id() else { return };
+            match listener.accept() {
+                Ok(Some(Accepted { fd, peer })) => {
+                    let to_port = listener.to_port;
+                    match self.translator.net.adopt_stream(fd, id, peer.addr.is_v4()) {
+                        Ok(sock) => self.translator.on_connection(id, sock, peer, to_port),
+                        Err(_) => self.translator.no_socket(),
+                    }
+                }
+                Ok(None) => return,
+                Err(e) => {
+                    log::debug!("cannot accept a connection: {e}");
+                    return self.translator.no_socket();
+                }
+            }
+        }
+        self.reactor.again(Source::Listener(index));
     }
 
     fn on_signal(&mut self) {
@@ -221,24 +194,16 @@ impl Engine {
             self.stop = Some(ExitCode::SUCCESS);
         }
     }
+}
 
-    /// Splits off what handlers may touch.
-    pub(super) fn io(&mut self) -> (&mut Table<Flow>, Io<'_, TapTx, Net>) {
-        let io = Io {
-            out: &mut self.tx,
-            net: &mut self.net,
-            pool: &mut self.pool,
-            drops: &mut self.drops,
-            lease: &self.lease,
-            guest_mac: self.guest_mac,
-            now: self.now,
-        };
-        (&mut self.flows, io)
+impl From<Ready> for SocketReady {
+    fn from(r: Ready) -> Self {
+        Self { read: r.read, write: r.write, error: r.error, read_closed: r.read_closed }
     }
 }
 
 /// The monotonic clock, in microseconds.
-fn clock() -> Now {
+pub(super) fn clock() -> Now {
     let t = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
     Now(u64::try_from(t.as_micros()).unwrap_or(0))
 }

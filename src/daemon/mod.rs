@@ -1,13 +1,9 @@
 //! Composition: start-up stages, the loop, mode selection.
 //!
-//! `stages.rs` is start-up as a straight line of types. `engine.rs` owns everything that lives
-//! while running; `guest.rs` and `sockets.rs` are its reactions to frames and to the host, and
-//! `settle.rs` is the only place where flows are inserted and removed.
+//! `stages.rs` is start-up as a straight line of types; `engine.rs` is the loop that feeds a
+//! [`Translator`](crate::translate::Translator) from link, sockets and clock.
 
 mod engine;
-mod guest;
-mod settle;
-mod sockets;
 mod stages;
 
 use std::io::Write as _;

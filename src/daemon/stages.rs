@@ -13,9 +13,10 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
-use super::engine::{Engine, Lifeline, Parts};
+use super::engine::{Engine, Lifeline, clock};
 use crate::config::{Config, HostView, Lease, LeaseError, Target};
 use crate::event::Reactor;
+use crate::flow::MAX_FLOWS;
 use crate::forward::GuestAddrs;
 use crate::host::{ListenError, Listeners, Net, open_listeners};
 use crate::link::{Offload, Tap, TapError};
@@ -27,12 +28,16 @@ use crate::sys::signals::{Inherited, Signals};
 use crate::sys::spawn::{self, Program, Waiting};
 use crate::sys::watch::NetnsWatch;
 use crate::sys::{self, caps, logsink, netns, sandbox, seccomp, userns};
+use crate::translate::{Setup, Translator};
 
 /// Where resolvers are found.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Name of the interface where neither option nor template names one.
 const DEFAULT_IFNAME: &str = "tap0";
+
+/// Bytes of the backlog pool.
+const POOL: usize = 64 << 20;
 
 /// Leftovers the ready list has room for without growing.
 const LEFTOVERS: usize = 4096;
@@ -316,21 +321,31 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         child: None,
         netns: watch,
     };
-    let engine = Engine::new(Parts {
+    let setup = Setup {
         ndp: ndp::Params { ra: !config.config_net, ..ndp::Params::default() },
-        // Without an address nobody is there to be asked.
-        solicit: config.config_net,
         guest,
         guest_mac: configured.mac,
-        link: (tap.rx, tap.tx),
+        key: parsed.key,
+        flows: MAX_FLOWS,
+        pool: POOL,
+        now: clock(),
+        lease,
+    };
+    let net = Net::new(registrar()?, setup.lease.scope6);
+    let mut translator = Translator::new(setup, tap.tx, net);
+    if config.config_net {
+        // Otherwise the interface is still down, and nobody is there to be asked.
+        translator.solicit_guest();
+    }
+    let engine = Engine {
+        translator,
+        rx: tap.rx,
         listeners,
-        net: Net::new(registrar()?, lease.scope6),
         registrar: registrar()?,
         reactor,
-        key: parsed.key,
         signals,
         life,
-        lease,
-    });
+        stop: None,
+    };
     Ok((engine, allow))
 }

@@ -19,9 +19,11 @@
 mod ports;
 pub mod tcp;
 mod time;
+mod translator;
 
 pub use ports::{
     Connected, DatagramSockets, FrameOut, HostError, Io, Peeked, Received, Sent, SockId,
     TcpSockets, TcpView, Verdict,
 };
 pub use time::{Deadline, Now};
+pub use translator::{Setup, Translator};

@@ -1,44 +1,16 @@
 //! Reactions to frames of the guest.
 
-use std::process::ExitCode;
-
-use super::engine::{BATCH, Engine};
 use super::settle::Flow;
-use crate::event::Source;
+use super::{BATCH, Translator};
 use crate::flow::{DropReason, Tuple};
-use crate::link::RxFrame;
 use crate::services::{Outcome, arp, ndp};
 use crate::translate::tcp::{self, Opened, Tcp};
-use crate::translate::{FrameOut as _, Verdict};
+use crate::translate::{DatagramSockets, FrameOut, TcpSockets, Verdict};
 use crate::wire::{Body, Endpoint, Frame, Packet, ParseError, Segment, Seq, TcpFlags, Vnet, proto};
 
-/// Bytes read from the link per visit.
-const BUDGET: usize = 256 * 1024;
-
-impl Engine {
-    /// The link has frames.
-    pub(super) fn on_link(&mut self) {
-        // Lent out while the rest of us reacts to what is in its buffer.
-        let Some(mut rx) = self.rx.take() else { return };
-        let (mut frames, mut bytes) = (0, 0);
-        while let Some(RxFrame { vnet, frame }) = rx.next_frame() {
-            frames += 1;
-            bytes += frame.len();
-            self.on_frame(&vnet, frame);
-            if frames >= BATCH || bytes >= BUDGET {
-                self.reactor.again(Source::Link);
-                break;
-            }
-        }
-        if let Some(e) = rx.gone() {
-            log::error!("the guest's link is gone: {e}");
-            self.stop = Some(ExitCode::FAILURE);
-        }
-        self.rx = Some(rx);
-        self.end_batch();
-    }
-
-    fn on_frame(&mut self, vnet: &Vnet, data: &[u8]) {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+    /// A frame of the guest. After the last one of a batch, call [`Translator::end_batch`].
+    pub fn on_frame(&mut self, vnet: &Vnet, data: &[u8]) {
         let frame = match Frame::parse(data) {
             Ok(frame) => frame,
             Err(e) => {
@@ -92,7 +64,7 @@ impl Engine {
     }
 
     /// Makes the guest speak, so that its Ethernet address is known [ADDR-10].
-    pub(super) fn solicit_guest(&mut self) {
+    pub fn solicit_guest(&mut self) {
         let outcome = arp::solicit_guest(&self.lease, &mut self.reply);
         self.on_service(outcome);
         let outcome = ndp::solicit_guest(&self.lease, self.ndp, self.guest_mac, &mut self.reply);
@@ -102,7 +74,7 @@ impl Engine {
     fn on_service(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Replied => {
-                if !self.tx.control(self.reply.frame()) {
+                if !self.out.control(self.reply.frame()) {
                     self.drops.count(DropReason::LinkFull);
                 }
             }
@@ -119,10 +91,13 @@ impl Engine {
         let guest = Endpoint::new(packet.src, seg.src_port);
         let (hash, id) = self.lookup(&Tuple { protocol: proto::TCP, ours, guest });
         if let Some(id) = id {
-            let (flows, mut io) = self.io();
+            let (flows, mut io) = self.split();
             let Some(Flow::Tcp(flow)) = flows.get_mut(id) else { return };
             let verdict = flow.on_segment(&seg, &mut io);
             if verdict == Verdict::Keep {
+                if self.touched.len() >= BATCH {
+                    self.end_batch();
+                }
                 if !self.touched.contains(&id) {
                     self.touched.push(id);
                 }
@@ -137,7 +112,7 @@ impl Engine {
         {
             self.open_tcp(hash, ours, guest, &seg);
         } else {
-            let (_, mut io) = self.io();
+            let (_, mut io) = self.split();
             tcp::answer_stray(packet, &seg, &mut io);
         }
     }
@@ -158,7 +133,7 @@ impl Engine {
             return self.drops.count(DropReason::TableFull);
         };
         let isn = self.isn(hash);
-        let (_, mut io) = self.io();
+        let (_, mut io) = self.split();
         match Tcp::from_guest(id, (ours, guest), to, seg, isn, &mut io) {
             Opened::Flow(flow) => {
                 log::debug!("flow {}: TCP {guest} -> {ours} ({to})", id.index);
@@ -177,16 +152,16 @@ impl Engine {
     }
 
     /// Lets every flow of the batch acknowledge and send on.
-    fn end_batch(&mut self) {
+    pub fn end_batch(&mut self) {
         for n in 0..self.touched.len() {
             let Some(&id) = self.touched.get(n) else { break };
-            let (flows, mut io) = self.io();
+            let (flows, mut io) = self.split();
             if let Some(Flow::Tcp(flow)) = flows.get_mut(id) {
                 let verdict = flow.on_batch_end(&mut io);
                 let more = verdict == Verdict::Keep && flow.wants_push();
                 self.settle(id, verdict);
                 if more {
-                    self.reactor.again(Source::Flow { id, side: false });
+                    self.again.push(id);
                 }
             }
         }

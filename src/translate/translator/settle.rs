@@ -1,9 +1,9 @@
 //! Flows of every kind, and the one place where they end.
 
-use super::engine::Engine;
+use super::Translator;
 use crate::flow::{FlowId, Tuple};
 use crate::translate::tcp::Tcp;
-use crate::translate::{Deadline, Verdict};
+use crate::translate::{DatagramSockets, Deadline, FrameOut, TcpSockets, Verdict};
 
 /// An entry of the flow table.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Flow {
     }
 }
 
-impl Engine {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
     /// The flow a packet belongs to, and the hash of its tuple.
     pub(super) fn lookup(&self, tuple: &Tuple) -> (u64, Option<FlowId>) {
         let hash = self.index.hash(tuple);
