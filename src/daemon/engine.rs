@@ -14,16 +14,16 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 use super::stages::StartError;
+use crate::config::Proto;
 use crate::event::{Reactor, Ready, Registrar, Source};
-use crate::host::{Accepted, Listeners, Net};
+use crate::host::{Accepted, Arrived, Listener, Listeners, Net};
 use crate::link::{RxFrame, TapRx, TapTx};
 use crate::sys::logsink;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Child, Waiting};
 use crate::sys::watch::NetnsWatch;
-use crate::translate::Now;
-use crate::translate::Translator;
 use crate::translate::tcp::SocketReady;
+use crate::translate::{FrameOut as _, Now, Translator};
 
 /// Frames read from the link per visit.
 const FRAMES: usize = 64;
@@ -156,20 +156,12 @@ impl Engine {
     fn on_listener(&mut self, index: u32) {
         for _ in 0..ACCEPTS {
             let Some(listener) = self.listeners.get(index as usize) else { return };
-            let Some(id) = self.translator.next_id() else { return };
-            match listener.accept() {
-                Ok(Some(Accepted { fd, peer })) => {
-                    let to_port = listener.to_port;
-                    match self.translator.net.adopt_stream(fd, id, peer.addr.is_v4()) {
-                        Ok(sock) => self.translator.on_connection(id, sock, peer, to_port),
-                        Err(_) => self.translator.no_socket(),
-                    }
-                }
-                Ok(None) => return,
-                Err(e) => {
-                    log::debug!("cannot accept a connection: {e}");
-                    return self.translator.no_socket();
-                }
+            let more = match listener.proto {
+                Proto::Tcp => accept(&mut self.translator, listener),
+                Proto::Udp => receive(&mut self.translator, listener),
+            };
+            if !more {
+                return;
             }
         }
         self.reactor.again(Source::Listener(index));
@@ -194,6 +186,34 @@ impl Engine {
             self.stop = Some(ExitCode::SUCCESS);
         }
     }
+}
+
+/// Takes one connection; false when there is no more to take now.
+fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool {
+    let Some(id) = translator.next_id() else { return false };
+    match listener.accept() {
+        Ok(Some(Accepted { fd, peer })) => {
+            match translator.net.adopt_stream(fd, id, peer.addr.is_v4()) {
+                Ok(sock) => translator.on_connection(id, sock, peer, listener.to_port),
+                Err(_) => translator.no_socket(),
+            }
+            true
+        }
+        Ok(None) => false,
+        Err(e) => {
+            log::debug!("cannot accept a connection: {e}");
+            translator.no_socket();
+            false
+        }
+    }
+}
+
+/// Takes one datagram; false when there is none.
+fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool {
+    let Some(room) = translator.out.payload() else { return false };
+    let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
+    translator.on_datagram(peer, local, len, listener.to_port);
+    true
 }
 
 impl From<Ready> for SocketReady {

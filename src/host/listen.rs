@@ -1,6 +1,6 @@
 //! Listening sockets of forwarded ports [FWD-14].
 //!
-//! System calls: `socket`, `setsockopt`, `bind`, `listen`, `accept4`.
+//! System calls: `socket`, `setsockopt`, `bind`, `listen`, `accept4`, `recvmsg`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use super::net::{bind, family, set_option, socket};
 use super::sockaddr::SockAddr;
 use super::tcp::linger_reset;
 use crate::config::{PortRule, Proto};
-use crate::wire::Endpoint;
+use crate::wire::{Addr, Endpoint};
 
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 128;
@@ -177,6 +177,81 @@ impl Listener {
     }
 }
 
+/// A datagram for a forwarded port.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    /// Its length.
+    pub len: usize,
+    /// Who sent it.
+    pub peer: Endpoint,
+    /// Where it was sent to.
+    pub local: Endpoint,
+}
+
+/// Room for the control messages of both families' packet information.
+#[repr(C, align(8))]
+struct Control([u8; 128]);
+
+impl Listener {
+    /// Receives the next datagram into `buf`; `None` when there is none. One that could not be
+    /// answered is skipped.
+    pub fn receive(&self, buf: &mut [u8]) -> Option<Arrived> {
+        loop {
+            let mut addr = SockAddr::empty();
+            let mut control = Control([0; 128]);
+            let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+            // SAFETY: all-zero is a valid msghdr.
+            let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+            msg.msg_name = addr.as_mut_ptr().cast();
+            msg.msg_namelen = SockAddr::capacity();
+            msg.msg_iov = &raw mut iov;
+            msg.msg_iovlen = 1;
+            msg.msg_control = control.0.as_mut_ptr().cast();
+            msg.msg_controllen = control.0.len() as _;
+            // SAFETY: every pointer is valid for the length beside it until the call returns.
+            let n = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
+            let Ok(len) = usize::try_from(n) else {
+                match io::Error::last_os_error().raw_os_error() {
+                    Some(libc::EAGAIN) | None => return None,
+                    // An error some earlier answer met; it does not concern this socket.
+                    Some(_) => continue,
+                }
+            };
+            if let (Some(peer), Some(local)) = (addr.endpoint(), local_address(&msg))
+                && peer.addr.is_unicast()
+                && peer.port != 0
+            {
+                return Some(Arrived { len, peer, local: Endpoint::new(local, self.port) });
+            }
+        }
+    }
+}
+
+/// The destination address of a received datagram.
+fn local_address(msg: &libc::msghdr) -> Option<Addr> {
+    let mut found = None;
+    // SAFETY: the kernel filled in the control messages and their total length; the macros stay
+    // inside it, and the data of each is at least as long as its type says.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(msg);
+        while let Some(h) = header.as_ref() {
+            match (h.cmsg_level, h.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = libc::CMSG_DATA(h).cast::<libc::in_pktinfo>().read_unaligned();
+                    found = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = libc::CMSG_DATA(h).cast::<libc::in6_pktinfo>().read_unaligned();
+                    found = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                _ => {}
+            }
+            header = libc::CMSG_NXTHDR(msg, h);
+        }
+    }
+    found
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -221,5 +296,23 @@ mod tests {
             "cannot listen on TCP 127.0.0.1 port 39804: Address already in use (os error 98)"
         );
         std::net::TcpListener::bind("127.0.0.1:39803").unwrap();
+    }
+
+    // [UDP-4] The address a datagram was sent to is known, on a dual-stack socket too.
+    #[test]
+    fn datagrams_know_their_destination() {
+        let l = open_listeners(&[rule(Proto::Udp, None, 39805, 39805)], (true, true), false);
+        let l = l.unwrap();
+        for (from, to) in [("127.0.0.1:0", "127.0.0.5"), ("[::1]:0", "::1")] {
+            let c = std::net::UdpSocket::bind(from).unwrap();
+            c.send_to(b"hi", (to, 39805)).unwrap();
+            let mut buf = [0; 10];
+            let got = l[0].receive(&mut buf).unwrap();
+            assert_eq!(got.len, 2);
+            assert_eq!(got.local.addr.to_string(), to);
+            assert_eq!(got.local.port, 39805);
+            assert_eq!(got.peer.port, c.local_addr().unwrap().port());
+        }
+        assert!(l[0].receive(&mut [0; 10]).is_none());
     }
 }

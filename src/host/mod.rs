@@ -11,5 +11,5 @@ mod net;
 mod sockaddr;
 mod tcp;
 
-pub use listen::{Accepted, ListenError, Listener, Listeners, open_listeners};
+pub use listen::{Accepted, Arrived, ListenError, Listener, Listeners, open_listeners};
 pub use net::Net;

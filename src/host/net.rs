@@ -21,6 +21,8 @@ pub struct Net {
     pub(super) peek_off: [bool; 2],
     /// Where bytes before the offset go when it does not.
     pub(super) skip: Box<[u8]>,
+    /// The warning about ping sockets was given.
+    pub(super) told_about_ping: bool,
     /// Sockets open now; equals the number of sockets of live flows.
     open: usize,
 }
@@ -34,7 +36,14 @@ impl Net {
         });
         // Only old kernels need the room.
         let skip = if peek_off == [true, true] { 0 } else { super::tcp::SKIP };
-        Self { registrar, scope6, peek_off, skip: vec![0; skip].into_boxed_slice(), open: 0 }
+        Self {
+            registrar,
+            scope6,
+            peek_off,
+            skip: vec![0; skip].into_boxed_slice(),
+            told_about_ping: false,
+            open: 0,
+        }
     }
 
     /// Sockets open now.

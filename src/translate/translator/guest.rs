@@ -2,11 +2,16 @@
 
 use super::settle::Flow;
 use super::{BATCH, Translator};
-use crate::flow::{DropReason, Tuple};
+use crate::flow::{DropReason, FlowId, Tuple};
 use crate::services::{Outcome, arp, ndp};
+use crate::translate::ping::{self, Ping};
 use crate::translate::tcp::{self, Opened, Tcp};
+use crate::translate::udp::{Timeouts, UdpFlow};
 use crate::translate::{DatagramSockets, FrameOut, TcpSockets, Verdict};
-use crate::wire::{Body, Endpoint, Frame, Packet, ParseError, Segment, Seq, TcpFlags, Vnet, proto};
+use crate::wire::{
+    Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
+    proto,
+};
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
     /// A frame of the guest. After the last one of a batch, call [`Translator::end_batch`].
@@ -36,7 +41,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
         }
     }
 
-    fn on_packet(&mut self, frame: &Frame<'_>, _vnet: &Vnet, packet: &Packet<'_>) {
+    fn on_packet(&mut self, frame: &Frame<'_>, vnet: &Vnet, packet: &Packet<'_>) {
         let enabled = if packet.dst.is_v4() { self.lease.v4 } else { self.lease.v6 };
         if !enabled {
             return self.drops.count(DropReason::Family);
@@ -47,9 +52,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
         self.guest.learn(packet.src);
         match packet.protocol {
             proto::TCP => self.on_tcp(packet),
+            proto::UDP => self.on_udp(vnet, packet),
             proto::ICMPV6 if packet.transport.first().is_some_and(|t| ndp::handles(*t)) => {
                 self.on_ndp(frame, packet);
             }
+            proto::ICMP | proto::ICMPV6 => self.on_icmp(packet),
             _ => self.drops.count(DropReason::Protocol),
         }
     }
@@ -81,6 +88,65 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             Outcome::Consumed => {}
             Outcome::Dropped(_) => self.drops.count(DropReason::BadService),
         }
+    }
+
+    fn on_udp(&mut self, vnet: &Vnet, packet: &Packet<'_>) {
+        let segment = match vnet.gso {
+            Gso::Udp(size) => size,
+            _ => 0,
+        };
+        let Some(datagram) = Datagram::parse(packet.transport, segment != 0) else {
+            return self.drops.count(DropReason::BadTransport);
+        };
+        let ours = Endpoint::new(packet.dst, datagram.dst_port);
+        let guest = Endpoint::new(packet.src, datagram.src_port);
+        let (hash, known) = self.lookup(&Tuple { protocol: proto::UDP, ours, guest });
+        let Some(id) = known.or_else(|| self.open_udp(hash, ours, guest)) else { return };
+        let (flows, mut io) = self.split();
+        let Some(Flow::Udp(flow)) = flows.get_mut(id) else { return };
+        let verdict = flow.on_guest(datagram.payload, segment, packet.ttl, &mut io);
+        self.settle(id, verdict);
+    }
+
+    fn open_udp(&mut self, hash: u64, ours: Endpoint, guest: Endpoint) -> Option<FlowId> {
+        let Some(to) = crate::forward::outbound(&self.lease, proto::UDP, ours) else {
+            self.drops.count(DropReason::Martian);
+            return None;
+        };
+        let id = self.next_id()?;
+        let (_, mut io) = self.split();
+        let flow = UdpFlow::from_guest(id, (ours, guest), to, Timeouts::default(), &mut io)?;
+        log::debug!("flow {}: UDP {guest} -> {ours} ({to})", id.index);
+        self.enter(hash, Flow::Udp(flow));
+        Some(id)
+    }
+
+    fn on_icmp(&mut self, packet: &Packet<'_>) {
+        let Some(echo) = ping::request_id(packet.protocol, packet.transport) else {
+            return self.drops.count(DropReason::IcmpType);
+        };
+        let guest = Endpoint::new(packet.src, echo);
+        let (hash, known) = self.lookup(&Ping::key(packet.dst, guest));
+        let Some(id) = known.or_else(|| self.open_ping(hash, packet.dst, guest)) else { return };
+        let (flows, mut io) = self.split();
+        let Some(Flow::Ping(flow)) = flows.get_mut(id) else { return };
+        let verdict = flow.on_guest(packet.transport, packet.ttl, &mut io);
+        self.settle(id, verdict);
+    }
+
+    fn open_ping(&mut self, hash: u64, ours: Addr, guest: Endpoint) -> Option<FlowId> {
+        let protocol = if ours.is_v4() { proto::ICMP } else { proto::ICMPV6 };
+        let Some(to) = crate::forward::outbound(&self.lease, protocol, Endpoint::new(ours, 0))
+        else {
+            self.drops.count(DropReason::Martian);
+            return None;
+        };
+        let id = self.next_id()?;
+        let (_, mut io) = self.split();
+        let flow = Ping::from_guest(id, (ours, guest), to.addr, &mut io)?;
+        log::debug!("flow {}: ping {} -> {ours} ({})", id.index, guest.addr, to.addr);
+        self.enter(hash, Flow::Ping(flow));
+        Some(id)
     }
 
     fn on_tcp(&mut self, packet: &Packet<'_>) {
@@ -129,9 +195,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
         let Some(to) = crate::forward::outbound(&self.lease, proto::TCP, ours) else {
             return self.drops.count(DropReason::Martian);
         };
-        let Some(id) = self.flows.next_id() else {
-            return self.drops.count(DropReason::TableFull);
-        };
+        let Some(id) = self.next_id() else { return };
         let isn = self.isn(hash);
         let (_, mut io) = self.split();
         match Tcp::from_guest(id, (ours, guest), to, seg, isn, &mut io) {

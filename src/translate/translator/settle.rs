@@ -2,7 +2,9 @@
 
 use super::Translator;
 use crate::flow::{FlowId, Tuple};
+use crate::translate::ping::Ping;
 use crate::translate::tcp::Tcp;
+use crate::translate::udp::UdpFlow;
 use crate::translate::{DatagramSockets, Deadline, FrameOut, TcpSockets, Verdict};
 
 /// An entry of the flow table.
@@ -10,6 +12,10 @@ use crate::translate::{DatagramSockets, Deadline, FrameOut, TcpSockets, Verdict}
 pub(super) enum Flow {
     /// A TCP connection.
     Tcp(Tcp),
+    /// An exchange of UDP datagrams.
+    Udp(UdpFlow),
+    /// A sequence of pings.
+    Ping(Ping),
 }
 
 const _: () = assert!(size_of::<Option<Flow>>() <= 192);
@@ -19,12 +25,16 @@ impl Flow {
     pub(super) fn tuple(&self) -> Tuple {
         match self {
             Self::Tcp(t) => t.tuple(),
+            Self::Udp(u) => u.tuple(),
+            Self::Ping(p) => p.tuple(),
         }
     }
 
     fn deadline(&self) -> Deadline {
         match self {
             Self::Tcp(t) => t.deadline(),
+            Self::Udp(u) => u.deadline(),
+            Self::Ping(p) => p.deadline(),
         }
     }
 }
@@ -64,6 +74,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
         self.wheel.clear(id.index);
         match &mut flow {
             Flow::Tcp(t) => t.release(&mut self.net, &mut self.pool, verdict),
+            Flow::Udp(u) => u.release(&mut self.net),
+            Flow::Ping(p) => p.release(&mut self.net),
         }
     }
 }
