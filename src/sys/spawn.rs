@@ -269,6 +269,10 @@ impl Plan<'_> {
             }
         }
 
+        // Every descriptor of ours is close-on-exec; should one not be, it still stays here.
+        let flag = libc::CLOSE_RANGE_CLOEXEC;
+        // SAFETY: takes integers only; nothing is closed before the command runs.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, flag) };
         self.inherited.restore();
         // SAFETY: both are NUL-terminated, the list by a null pointer, and outlive the call.
         unsafe { libc::execvp(self.file.as_ptr(), self.argv.as_ptr()) };
