@@ -93,6 +93,12 @@ impl Waiting {
         self.netns.as_fd()
     }
 
+    /// The child's process id, as seen from outside.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().map_or(0, Child::pid) // there is one until `release` or drop
+    }
+
     /// Lets the command run. To be called when everything else is ready.
     ///
     /// # Errors
