@@ -38,6 +38,17 @@ struct Case {
     pid: Pid,
     output: File,
     hold: Option<OwnedFd>,
+    ended: bool,
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Case {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
 }
 
 /// One test at a time: a child forked by one would keep open the pipes of the others.
@@ -54,7 +65,7 @@ fn start(f: impl FnOnce(&mut File, File)) -> Case {
     // SAFETY: the child uses nothing that another thread might have locked, and does not return.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => {
-            Case { pid: child, output: File::from(output), hold: Some(hold) }
+            Case { pid: child, output: File::from(output), hold: Some(hold), ended: false }
         }
         ForkResult::Child => {
             drop(output);
@@ -82,6 +93,7 @@ impl Case {
         self.hold = None;
         let mut text = String::new();
         self.output.read_to_string(&mut text).unwrap();
+        self.ended = true;
         (waitpid(self.pid, None).unwrap(), text)
     }
 
@@ -289,14 +301,17 @@ fn root_of_the_machine_becomes_nobody_and_others_stay() {
     let asked = ids::resolve(Some(RunAs { uid: 7, gid: 8 })).unwrap();
     assert_eq!((asked.uid, asked.gid), (7, 8));
     run(|_| {
-        if geteuid().is_root() {
+        if geteuid().is_root() && userns::is_initial() {
             asked.switch().unwrap();
             assert_eq!(geteuid().as_raw(), 7);
             let text = fs::read_to_string("/proc/self/status").unwrap();
             assert!(text.contains("Groups:\t \n"), "{text}");
         } else {
             let error = asked.switch().unwrap_err().to_string();
-            assert_eq!(error, "cannot switch to user 7 and group 8: Operation not permitted");
+            // Root of a container has no such user.
+            let reason =
+                if geteuid().is_root() { "Invalid argument" } else { "Operation not permitted" };
+            assert_eq!(error, format!("cannot switch to user 7 and group 8: {reason}"));
         }
     });
 }
@@ -315,7 +330,7 @@ fn capabilities_shrink_step_by_step() {
         let initial = initial | 1 << 31 | 1 << 19;
         assert_eq!(own("CapEff") & !initial, 0);
         assert_eq!(own("CapPrm") & !initial, 0);
-        if geteuid().is_root() {
+        if geteuid().is_root() && userns::is_initial() {
             ids::Ids { uid: 65534, gid: 65534 }.switch().unwrap();
             let setup = 1 << 10 | 1 << 8 | 1 << 21 | 1 << 12 | 1 << 19;
             assert_eq!(own("CapPrm") & !setup, 0);
@@ -567,7 +582,7 @@ fn a_command_waits_until_it_is_released_and_gets_no_descriptor_of_ours() {
         assert_eq!(fs::read_to_string(&out).unwrap(), "started\n");
     });
     fs::remove_dir_all(&dir).unwrap();
-    // The pipe of the test stays open in the child if anything but close-on-exec was used.
+    // Not even what a test has inherited, and what `fds::sanitize` would have closed.
     let (status, listing) = shell("fds", || {}, "ls /proc/self/fd | wc -l");
     assert_eq!((status, listing.trim()), (0, "4")); // 0, 1, 2 and the directory
 }
@@ -585,13 +600,12 @@ fn nothing_is_left_of_a_start_that_fails() {
                 let left = nix::sys::wait::wait();
                 assert_eq!(left, Err(Errno::ECHILD));
             } else {
-                let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-                write!(report, "{}", children.trim()).unwrap();
+                write!(report, "{}", waiting.pid()).unwrap();
                 // SAFETY: dies as by a signal: nothing is dropped.
                 unsafe { libc::_exit(0) };
             }
         });
-        if attempt % 2 == 1 && !text.is_empty() {
+        if attempt % 2 == 1 {
             let stat = format!("/proc/{text}/stat");
             eventually("the waiting child ends", || {
                 // A zombie is as good as gone: whoever inherits it has to collect it.
@@ -666,7 +680,8 @@ fn the_running_process_has_no_capability_and_is_filtered() {
         isolate(Run::Foreground);
         sandbox::seal(Allow::default()).unwrap();
         writeln!(report, "sealed").unwrap();
-        held.read_to_end(&mut Vec::new()).unwrap();
+        // One call, at its end: `read_to_end` asks for the size first, which is not allowed.
+        assert_eq!(held.read(&mut [0]).unwrap(), 0);
     });
     assert_eq!(case.line(), "sealed");
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -768,21 +783,28 @@ fn an_abort_is_not_mistaken_for_a_violation() {
 fn background(name: &str, child: impl FnOnce(background::Background)) -> (i32, String, String) {
     let dir = scratch(name);
     let (pid_path, err_path) = (dir.join("pid"), dir.join("err"));
-    let (status, text) = start(|_, _| {
+    let (status, text) = start(|report, _| {
         nix::unistd::dup2_stderr(File::create(&err_path).unwrap()).unwrap();
         logsink::init();
         logsink::configure(Mode::Passt, Verbosity::Info, false);
         let pid_file = background::PidFile::open(&pid_path).unwrap();
         let null = background::Null::open().unwrap();
         isolate(Run::Background);
-        child(background::detach(null, Some(pid_file)).unwrap());
+        let background = background::detach(null, Some(pid_file)).unwrap();
+        // The test waits for the end of this pipe, which the background process must not keep.
+        // SAFETY: replaces it by /dev/null, under the same number.
+        unsafe { libc::dup2(0, report.as_raw_fd()) };
+        child(background);
     })
     .end();
     let WaitStatus::Exited(_, status) = status else { panic!("{status:?} {text}") };
     assert_eq!(text, "");
     assert_eq!(fs::metadata(&pid_path).unwrap().mode() & 0o777, 0o600);
-    let result =
-        (status, fs::read_to_string(err_path).unwrap(), fs::read_to_string(pid_path).unwrap());
+    let err = fs::read_to_string(err_path).unwrap();
+    // Root is told that it becomes nobody, which is not the point here.
+    let err =
+        err.split_inclusive('\n').filter(|line| !line.starts_with("started as root")).collect();
+    let result = (status, err, fs::read_to_string(pid_path).unwrap());
     fs::remove_dir_all(&dir).unwrap();
     result
 }
@@ -886,6 +908,7 @@ fn the_end_of_a_process_is_noticed() {
             held.read_to_end(&mut Vec::new()).unwrap();
         });
         let case = watch_in_sandbox(|| how(target.pid.as_raw()));
+        kill(target.pid, Signal::SIGKILL).unwrap();
         target.end();
         assert_eq!(case.end().1, "gone");
     }
@@ -911,8 +934,10 @@ fn a_deleted_name_is_noticed_among_others() {
             fs::remove_file(dir.join(name)).unwrap();
         }
     }
-    // Still there: the case has not reported.
-    assert_eq!(case.status("State").chars().next(), Some('S'));
+    // Still there: having looked at all that, the case sleeps again, and has not reported.
+    eventually("the watcher sleeps", || case.status("State").starts_with('S'));
+    let mut fds = [nix::poll::PollFd::new(case.output.as_fd(), nix::poll::PollFlags::POLLIN)];
+    assert_eq!(nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO), Ok(0));
     fs::remove_file(&path).unwrap();
     assert_eq!(case.end().1, "gone");
 

@@ -93,6 +93,12 @@ impl Waiting {
         self.netns.as_fd()
     }
 
+    /// The child's process id, as seen from outside.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().map_or(0, Child::pid) // there is one until `release` or drop
+    }
+
     /// Lets the command run. To be called when everything else is ready.
     ///
     /// # Errors
@@ -269,6 +275,10 @@ impl Plan<'_> {
             }
         }
 
+        // Every descriptor of ours is close-on-exec; should one not be, it still stays here.
+        let flag = libc::CLOSE_RANGE_CLOEXEC;
+        // SAFETY: takes integers only; nothing is closed before the command runs.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, flag) };
         self.inherited.restore();
         // SAFETY: both are NUL-terminated, the list by a null pointer, and outlive the call.
         unsafe { libc::execvp(self.file.as_ptr(), self.argv.as_ptr()) };
