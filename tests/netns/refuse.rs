@@ -1,0 +1,1 @@
+//! pasta joining a namespace that exists already, in the background.
