@@ -60,11 +60,12 @@ impl Lab {
         let mut pasta = Running { pid, child: Some(child), stderr, status: None };
         let mut word = [0; 3];
         let first = thread::spawn(move || stdout.read_exact(&mut word));
-        eventually("command in the guest starts", SOON, || first.is_finished());
-        if first.join().unwrap().is_err() {
-            let status = pasta.wait(SOON);
-            panic!("pasta ended before its command ran: {status}");
-        }
+        eventually("command in the guest starts", SOON, || {
+            let up = first.is_finished();
+            assert!(up || pasta.alive(), "pasta ended before its command ran");
+            up
+        });
+        first.join().unwrap().unwrap();
         let inner = *children(pid).first().expect("the command is a child of pasta");
         Guest { ns: Ns::of_pid(inner), pid: inner, pasta }
     }
