@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod attach;
+mod bulk;
 mod config;
 mod json;
 mod lab;
@@ -18,6 +19,7 @@ mod net;
 mod ns;
 mod pasta;
 mod refuse;
+mod rootless;
 mod status;
 mod tcp;
 mod udp;
