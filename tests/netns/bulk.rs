@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
 use crate::json::Json;
-use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within};
+use crate::lab::{
+    HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within,
+};
 use crate::net::{listen, pattern, roundtrip};
 use crate::ns::Ns;
 use crate::pasta::Guest;
@@ -19,7 +21,7 @@ const QUIET: &str = "-t none -u none -T none -U none";
 const LEAST: f64 = 50e6;
 
 /// A server process that is ready when its port listens; ends with the test.
-fn serve(ns: &Ns, port: u16, program: &str, args: &[&str]) -> Child {
+fn serve(ns: &Ns, port: u16, program: &str, args: &[&str]) -> Helper {
     let child = ns
         .command(program)
         .args(args)
@@ -28,6 +30,7 @@ fn serve(ns: &Ns, port: u16, program: &str, args: &[&str]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap_or_else(|e| panic!("{program}: {e}"));
+    let server = Helper(child);
     let listening = format!(":{port:04X} ");
     eventually("server listens", SOON, || {
         ns.enter(|| {
@@ -38,7 +41,7 @@ fn serve(ns: &Ns, port: u16, program: &str, args: &[&str]) -> Child {
             })
         })
     });
-    child
+    server
 }
 
 /// Runs iperf3 against `remote`; the totals of its report.
@@ -80,17 +83,6 @@ fn one_way(lab: &Lab, mtu: u32, congestion: &str) {
 }
 
 // [D1] TCP towards the remote without a single retransmission, for each way of growing a window.
-
-#[test]
-fn lab_itself_is_clean() {
-    // Without pasta: if this fails, the machine is at fault.
-    Lab::run(|lab| {
-        for congestion in ["cubic", "reno", "bbr"] {
-            let end = iperf(lab, &lab.host(), REMOTE4, &format!("-t 1 -C {congestion}"));
-            never_twice(&end, congestion);
-        }
-    });
-}
 
 #[test]
 fn cubic_mtu65520() {

@@ -30,7 +30,7 @@ use std::io::{self, Read, Seek};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -181,7 +181,7 @@ pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Output {
         }
         thread::sleep(Duration::from_millis(1));
     };
-    Output { status, stdout: text(&mut out), stderr: text(&mut err), took: start.elapsed() }
+    Output { status, stdout: text(&mut out), stderr: text(&mut err) }
 }
 
 /// What a finished command left.
@@ -193,8 +193,6 @@ pub(crate) struct Output {
     pub(crate) stdout: String,
     /// Standard error.
     pub(crate) stderr: String,
-    /// Time from start to end.
-    pub(crate) took: Duration,
 }
 
 impl Output {
@@ -203,6 +201,16 @@ impl Output {
     pub(crate) fn ok(self) -> String {
         assert!(self.status.success(), "{self:?}");
         self.stdout
+    }
+}
+
+/// A process that helps a test and ends with this value.
+pub(crate) struct Helper(pub(crate) Child);
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
@@ -265,7 +273,8 @@ fn rerun(name: &str) {
             None => thread::sleep(Duration::from_millis(5)),
         }
     };
-    let text = text(&mut log);
+    // Indented, so that the inner verdict is not mistaken for an outer one.
+    let text: String = text(&mut log).lines().map(|l| format!("  | {l}\n")).collect();
     if env::var_os("PASST_TESTS_TRACE").is_some() {
         println!("{text}");
     }
@@ -281,7 +290,7 @@ fn private_files() {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).unwrap();
-    let resolv = fs::canonicalize("/etc/resolv.conf").unwrap_or("/etc/resolv.conf".into());
+    let resolv = fs::canonicalize("/etc/resolv.conf").unwrap_or_else(|_| "/etc/resolv.conf".into());
     mount(Some("lab"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).unwrap();
     fs::create_dir("/run/netns").unwrap();
     let text = "nameserver 10.9.0.53\nnameserver 2001:db8:9::53\nsearch lab.example\n";

@@ -1,16 +1,16 @@
 //! Name resolution through `--dns-forward`.
 
 use std::fs;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
-use crate::lab::{Lab, SOON, eventually, ip_batch};
+use crate::lab::{Helper, Lab, SOON, eventually, ip_batch};
 use crate::ns::Ns;
 use crate::pasta::Guest;
 
 /// A name server on one address and port 53 of a namespace; ends with the test.
-fn name_server(lab: &Lab, ns: &Ns, address: &str, answer: &str) -> Child {
+fn name_server(lab: &Lab, ns: &Ns, address: &str, answer: &str) -> Helper {
     let log = lab.fresh("dnsmasq");
-    let mut child = ns
+    let child = ns
         .command("dnsmasq")
         .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
         .args(["--user=root", "--group=", "--pid-file=", "--bind-interfaces", "--log-facility=-"])
@@ -21,12 +21,13 @@ fn name_server(lab: &Lab, ns: &Ns, address: &str, answer: &str) -> Child {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .expect("dnsmasq starts (package dnsmasq-base)");
+    let mut server = Helper(child);
     eventually("dnsmasq starts", SOON, || {
         let said = fs::read_to_string(&log).unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "dnsmasq: {said}");
+        assert!(server.0.try_wait().unwrap().is_none(), "dnsmasq: {said}");
         said.contains("started")
     });
-    child
+    server
 }
 
 /// One question over UDP and TCP.

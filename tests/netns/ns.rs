@@ -51,15 +51,6 @@ impl Ns {
         })
     }
 
-    /// Starts a thread inside that lives until the test ends.
-    pub(crate) fn background(&self, f: impl FnOnce() + Send + 'static) {
-        let file = Arc::clone(&self.file);
-        thread::spawn(move || {
-            join_netns(&file).unwrap();
-            f();
-        });
-    }
-
     /// A command that will run inside.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let file = Arc::clone(&self.file);

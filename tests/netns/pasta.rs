@@ -173,7 +173,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if thread::panicking() {
-            let end = self.ended().map_or("still running".into(), |s| s.to_string());
+            let end = self.ended().map_or_else(|| "still running".into(), |s| s.to_string());
             eprintln!("--- pasta ({end}) said:\n{}---", self.stderr());
         }
     }

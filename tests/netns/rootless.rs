@@ -7,11 +7,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, SOON, eventually, output_within, pasta_path};
+use crate::lab::{Helper, Lab, SOON, eventually, output_within, pasta_path};
 
 /// A user that exists nowhere.
 const NOBODY: u32 = 54321;
@@ -137,7 +137,7 @@ fn forwarded_port_is_reached_on_the_hosts_loopback() {
         let port = free_port();
         let options = format!("-t 127.0.0.1/{port}:8000 -u none -T none -U none");
         let script = "cd /usr/share; exec /usr/bin/python3 -m http.server 8000";
-        let mut guest = Running(
+        let mut guest = Helper(
             pasta(&format!("{options} -- sh -c"))
                 .arg(script)
                 .stdout(Stdio::null())
@@ -156,18 +156,17 @@ fn forwarded_port_is_reached_on_the_hosts_loopback() {
 fn ends_with_its_namespace() {
     // [LIFE-11]: attached to a process of the same user
     run(|| {
-        let dir = std::env::temp_dir().join(format!("passt-tests-{}", std::process::id()));
         let mut unshare = Command::new("unshare");
         unshare.args(["--user", "--map-root-user", "--net", "sleep", "60"]).stdin(Stdio::null());
         if nix::unistd::geteuid().is_root() {
             unshare.uid(NOBODY).gid(NOBODY);
         }
-        let mut target = Running(unshare.spawn().unwrap());
+        let mut target = Helper(unshare.spawn().unwrap());
         let pid = target.0.id();
         eventually("target starts", SOON, || {
             fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.starts_with(b"sleep\0"))
         });
-        let mut pasta = Running(
+        let mut pasta = Helper(
             pasta("-f -t none -u none -T none -U none")
                 .arg(pid.to_string())
                 .stderr(Stdio::null())
@@ -184,18 +183,7 @@ fn ends_with_its_namespace() {
         eventually("pasta ends", SOON, || pasta.0.try_wait().unwrap().is_some());
         assert!(start.elapsed() < Duration::from_millis(1200), "{:?}", start.elapsed());
         assert_eq!(pasta.0.wait().unwrap().code(), Some(0));
-        fs::remove_dir(dir).ok();
     });
-}
-
-/// A child that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
 }
 
 fn get(port: u16) -> std::io::Result<String> {
