@@ -66,8 +66,13 @@ pub(crate) struct Lab {
 impl Lab {
     /// Runs `body` in a lab of its own; fails the calling test if it fails or takes too long.
     pub(crate) fn run<F: FnOnce(&Lab)>(body: F) {
+        Lab::run_as(type_name::<F>(), body);
+    }
+
+    /// The same, for the test that contains the closure of this type.
+    pub(crate) fn run_as(closure: &str, body: impl FnOnce(&Lab)) {
         // The closure's type is named after the test: "netns::module::test::{{closure}}".
-        let path = type_name::<F>().trim_end_matches("::{{closure}}");
+        let path = closure.trim_end_matches("::{{closure}}");
         let name = path.split_once("::").map_or(path, |(_, name)| name);
         if skipped(name) {
             eprintln!("SKIPPED {name} (PASST_TESTS_SKIP)");
@@ -293,7 +298,8 @@ fn private_files() {
     let resolv = fs::canonicalize("/etc/resolv.conf").unwrap_or_else(|_| "/etc/resolv.conf".into());
     mount(Some("lab"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).unwrap();
     fs::create_dir("/run/netns").unwrap();
-    let text = "nameserver 10.9.0.53\nnameserver 2001:db8:9::53\nsearch lab.example\n";
+    let text = "nameserver 10.9.0.53\nnameserver 2001:db8:9::53\nsearch lab.example\n\
+                options timeout:1 attempts:1\n";
     if resolv.starts_with("/run") {
         fs::create_dir_all(resolv.parent().unwrap()).unwrap();
         fs::write(&resolv, text).unwrap();
