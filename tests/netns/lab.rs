@@ -20,8 +20,12 @@
 //!
 //! Output of a failed test, with what pasta said, is printed by the outer process.
 //!
-//! `PASTA` names another binary to test, `PASST_TESTS_SKIP=name,...` skips tests (and says so), and
-//! `PASST_TESTS_TRACE=1` shows the output of tests that pass, too.
+//! Environment:
+//! * `PASTA=PATH` tests another binary;
+//! * `PASST_TESTS_SKIP=name,...` skips tests, and says so;
+//! * `PASST_TESTS_TRACE=1` shows the output of tests that pass, too;
+//! * `PASST_TESTS_PCAP=1` captures what every guest sends and gets in `tests/output`, or in the
+//!   directory `PASST_TESTS_OUTPUT`.
 
 use std::any::type_name;
 use std::env;
@@ -61,6 +65,7 @@ pub(crate) struct Lab {
     /// The rest of the world.
     pub(crate) remote: Ns,
     dir: PathBuf,
+    name: String,
 }
 
 impl Lab {
@@ -79,7 +84,7 @@ impl Lab {
             return;
         }
         if env::var_os(INSIDE).is_some() {
-            body(&Lab::build());
+            body(&Lab::build(name));
         } else {
             rerun(name);
         }
@@ -88,6 +93,18 @@ impl Lab {
     /// A directory of this test alone, gone with it.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A new file for a capture, kept after the test.
+    pub(crate) fn capture(&self) -> PathBuf {
+        let dir = env::var_os("PASST_TESTS_OUTPUT").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/output"),
+            PathBuf::from,
+        );
+        fs::create_dir_all(&dir).unwrap();
+        let name = self.name.replace("::", ".");
+        let path = |n| dir.join(format!("{name}.{n}.pcap"));
+        (0..).map(path).find(|p| !p.exists()).unwrap()
     }
 
     /// The namespace pasta runs in.
@@ -102,7 +119,7 @@ impl Lab {
     }
 
     /// Builds the namespaces and links. The process is alone in new namespaces already.
-    fn build() -> Lab {
+    fn build(name: &str) -> Lab {
         private_files();
         quiet_ipv6();
         ip("netns add remote");
@@ -134,7 +151,7 @@ impl Lab {
         ip_batch("", "route add default via 10.9.0.1\nroute add ::/0 via 2001:db8:9::1");
         let dir = PathBuf::from("/run/lab");
         fs::create_dir(&dir).unwrap();
-        Lab { remote, dir }
+        Lab { remote, dir, name: name.into() }
     }
 }
 

@@ -40,8 +40,11 @@ impl Lab {
     /// `pasta --config-net OPTIONS -- sleep`, up and running.
     #[track_caller]
     pub(crate) fn guest(&self, options: &str) -> Guest {
-        let options = format!("--config-net {options}");
-        self.guest_raw(self.command(&options))
+        let mut command = self.command(&format!("--config-net {options}"));
+        if std::env::var_os("PASST_TESTS_PCAP").is_some() {
+            command.arg("--pcap").arg(self.capture());
+        }
+        self.guest_raw(command)
     }
 
     /// As [`Lab::guest`], from a command line prepared by the caller, without the command.
