@@ -57,8 +57,12 @@ const DEFAULT_MSS: u16 = 536;
 /// Smallest segment size we honour; smaller ones would be an attack [TCP-32].
 const MIN_MSS: u16 = 48;
 
-/// Acknowledged bytes that may stay in the socket's queue before they are removed.
-const LAZY_DISCARD: u32 = 64 * 1024;
+/// Acknowledged bytes that may stay in the socket's queue before they are removed. Little: what
+/// stays closes the window towards the peer, and hides progress from the kernel's buffer tuning.
+const LAZY_BYTES: u32 = 1024;
+
+/// Batches of acknowledgements before the same: even one byte occupies most of a kilobyte.
+const LAZY_BATCHES: u8 = 16;
 
 /// A TCP connection between the guest and a host socket.
 #[derive(Debug)]
@@ -115,6 +119,8 @@ pub struct Tcp {
     dup_acks: u8,
     /// Doublings of the window granted so far.
     growth: u8,
+    /// Batches of acknowledgements since something was removed from the socket's queue.
+    undiscarded: u8,
 }
 
 const _: () = assert!(size_of::<Tcp>() <= 192);
@@ -157,9 +163,14 @@ impl Tcp {
     fn discard<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>, all: bool) -> bool {
         let fin = self.events.has(Events::FIN_ACKED);
         let n = self.tx_una.sub(u32::from(fin)).since(self.tx_base);
-        if n == 0 || (!all && n < LAZY_DISCARD) {
+        if n == 0 {
             return true;
         }
+        self.undiscarded = self.undiscarded.saturating_add(1);
+        if !all && n < LAZY_BYTES && self.undiscarded < LAZY_BATCHES {
+            return true;
+        }
+        self.undiscarded = 0;
         self.tx_base = self.tx_base.add(n);
         io.net.discard(self.sock, n)
     }

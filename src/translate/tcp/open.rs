@@ -124,6 +124,7 @@ impl Tcp {
             retries: 0,
             dup_acks: 0,
             growth: 0,
+            undiscarded: 0,
         }
     }
 
