@@ -10,6 +10,7 @@
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::precedence,
+    clippy::wrong_self_convention,
     clippy::too_many_lines,
     missing_docs,
     unreachable_pub
@@ -28,5 +29,11 @@ mod watch;
 #[path = "sim/world.rs"]
 mod world;
 
+#[path = "sim/closing.rs"]
+mod closing;
+#[path = "sim/download.rs"]
+mod download;
 #[path = "sim/handshake.rs"]
 mod handshake;
+#[path = "sim/upload.rs"]
+mod upload;

@@ -167,11 +167,6 @@ impl Sock {
         self.queue.len()
     }
 
-    /// Bytes sent and not acknowledged by the peer.
-    pub fn unacked(&self) -> usize {
-        self.sending.len()
-    }
-
     pub fn is_shut(&self) -> bool {
         self.shut
     }
@@ -395,7 +390,7 @@ impl TcpSockets for FakeNet {
         let total: usize = data.iter().map(|d| d.len()).sum();
         assert!(total > 0, "empty send");
         let mut n = sock.free().min(total);
-        if sock.how.short_sends != 0 && chance % sock.how.short_sends == 0 {
+        if sock.how.short_sends != 0 && chance.is_multiple_of(sock.how.short_sends) {
             n = n.min((chance >> 32) as usize % (total + 1));
             if n < total {
                 // There is room: the kernel would say so before long.

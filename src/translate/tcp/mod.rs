@@ -57,8 +57,13 @@ const DEFAULT_MSS: u16 = 536;
 /// Smallest segment size we honour; smaller ones would be an attack [TCP-32].
 const MIN_MSS: u16 = 48;
 
-/// Acknowledged bytes that may stay in the socket's queue before they are removed.
+/// Acknowledged bytes that may stay in the socket's queue while more are in flight, so that not
+/// every acknowledgement costs a system call.
 const LAZY_DISCARD: u32 = 64 * 1024;
+
+/// Likewise when nothing is in flight: no acknowledgement will come to remove them later, and a
+/// peer with a small window would wait for ever.
+const IDLE_DISCARD: u32 = 4096;
 
 /// A TCP connection between the guest and a host socket.
 #[derive(Debug)]
@@ -111,6 +116,8 @@ pub struct Tcp {
     gws: u8,
     /// Shift of ours.
     ows: u8,
+    /// Looks in a row that found nothing new to acknowledge.
+    ack_tries: u8,
     /// Timeouts in a row without progress.
     retries: u8,
     /// Duplicate acknowledgements in a row.
@@ -159,7 +166,8 @@ impl Tcp {
     fn discard<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>, all: bool) -> bool {
         let fin = self.events.has(Events::FIN_ACKED);
         let n = self.tx_una.sub(u32::from(fin)).since(self.tx_base);
-        if n == 0 || (!all && n < LAZY_DISCARD) {
+        let worth = if self.in_flight() == 0 { IDLE_DISCARD } else { LAZY_DISCARD };
+        if n == 0 || (!all && n < worth) {
             return true;
         }
         self.tx_base = self.tx_base.add(n);

@@ -122,6 +122,7 @@ impl Tcp {
             gmss: DEFAULT_MSS,
             gws: 0,
             ows: OUR_SCALE,
+            ack_tries: 0,
             retries: 0,
             dup_acks: 0,
             growth: 0,

@@ -38,6 +38,16 @@ impl Tcp {
         }
     }
 
+    /// The sequence number for a segment without payload: what was sent last, but not beyond the
+    /// guest's window, where the guest would not look at its acknowledgement.
+    pub(super) fn acceptable_seq(&self) -> Seq {
+        if self.events.has(Events::ESTABLISHED) {
+            self.tx_max.min(self.tx_una.add(self.gwin))
+        } else {
+            self.tx_max
+        }
+    }
+
     /// Sends a reset that the guest believes in whatever state it is.
     pub(super) fn emit_reset<O: FrameOut, N>(&mut self, io: &mut Io<'_, O, N>) {
         if self.events.has(Events::SYN_SENT) {
@@ -49,7 +59,7 @@ impl Tcp {
         // A guest in SYN-SENT needs the ACK flag to believe the reset [TCP-14].
         let flags = TcpFlags::RST.with(TcpFlags::ACK);
         let refused = self.events.has(Events::CONNECTING) && !self.events.has(Events::SYNACK_SENT);
-        let seq = if refused { self.tx_max.sub(1) } else { self.tx_max };
+        let seq = if refused { self.tx_next.sub(1) } else { self.acceptable_seq() };
         self.emit(io, flags, seq, self.rx_next, 0, &[], 0);
     }
 }

@@ -1,7 +1,8 @@
 //! Data of the peer, towards the guest, and the guest's acknowledgements of it.
 
+use super::timer::MAX_RETRIES;
 use super::{Events, Tcp};
-use crate::translate::{FrameOut, Io, Peeked, TcpSockets, Verdict};
+use crate::translate::{Deadline, FrameOut, Io, Peeked, TcpSockets, Verdict};
 use crate::wire::{Segment, TcpFlags};
 
 /// Longest payload of one frame: 64 KiB less the longest plain headers.
@@ -29,6 +30,10 @@ impl Tcp {
             }
             let want = self.train(room);
             let Some(buf) = io.out.payload().and_then(|b| b.get_mut(..want as usize)) else {
+                // The caller comes back when the link has room, the timer at the latest.
+                if !self.rto_at.is_armed() {
+                    self.arm_rto(io);
+                }
                 break;
             };
             match io.net.peek(self.sock, self.tx_next.since(self.tx_base), buf) {
@@ -52,7 +57,9 @@ impl Tcp {
                             return self.reset(io);
                         }
                         self.events.set(Events::READABLE);
-                        self.arm_rto(io);
+                        if !self.rto_at.is_armed() {
+                            self.arm_rto(io);
+                        }
                         break;
                     }
                     self.tx_next = self.tx_next.add(n32);
@@ -92,7 +99,7 @@ impl Tcp {
         let flags = TcpFlags::FIN.with(TcpFlags::ACK);
         let seq = self.tx_next;
         self.emit(io, flags, seq, ack, window, &[], 0);
-        self.events.set(Events::FIN_SENT);
+        self.events.set(Events::FIN_SENT.or(Events::END_KNOWN));
         self.events.clear(Events::READABLE);
         self.tx_next = self.tx_next.add(1);
         self.tx_max = self.tx_max.max(self.tx_next);
@@ -125,30 +132,17 @@ impl Tcp {
         }
         let window = u32::from(seg.window) << self.gws;
         if seg.ack == self.tx_una {
-            let duplicate = seg.seq_len() == 0 && window == self.gwin && self.in_flight() != 0;
-            // A segment that is old itself is a probe, not a request.
-            if duplicate && seg.seq == self.rx_next {
-                self.dup_acks = self.dup_acks.saturating_add(1);
-                if self.dup_acks == DUP_ACKS && !self.rewind(io) {
-                    return Some(self.reset(io));
-                }
-            }
-            self.gwin = window;
-            return None;
+            return self.on_same_ack(seg, window, io);
         }
         self.dup_acks = 0;
         self.retries = 0;
         self.gwin = window;
         self.tx_una = seg.ack;
-        if seg.ack.after(self.tx_next) {
-            // Sent before a rewind, and received after all.
-            self.tx_next = seg.ack;
-            if !io.net.seek(self.sock, self.tx_next.since(self.tx_base)) {
-                return Some(self.reset(io));
-            }
+        if seg.ack.after(self.tx_next) && !self.catch_up(io) {
+            return Some(self.reset(io));
         }
         if self.in_flight() == 0 {
-            self.rto_at = crate::translate::Deadline::NEVER;
+            self.rto_at = Deadline::NEVER;
             if self.events.has(Events::FIN_SENT) {
                 self.events.set(Events::FIN_ACKED);
             }
@@ -156,5 +150,50 @@ impl Tcp {
             self.arm_rto(io);
         }
         None
+    }
+
+    /// An acknowledgement of nothing new: a window update, a duplicate, an answer to a probe.
+    fn on_same_ack<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        seg: &Segment<'_>,
+        window: u32,
+        io: &mut Io<'_, O, N>,
+    ) -> Option<Verdict> {
+        let in_flight = self.in_flight() != 0;
+        let mut again = false;
+        if window == 0 || self.gwin == 0 {
+            // What is in flight met, or may have met, a closed window [TCP-69].
+            again = in_flight;
+        } else if in_flight && seg.seq_len() == 0 && window == self.gwin && seg.seq == self.rx_next
+        {
+            // A segment that is old itself would be a probe, not a request.
+            self.dup_acks = self.dup_acks.saturating_add(1);
+            again = self.dup_acks == DUP_ACKS;
+        }
+        if window == 0 {
+            // The guest is alive: it may keep its window closed as long as it likes
+            // (RFC 9293, 3.8.6.1).
+            self.retries = self.retries.min(MAX_RETRIES.saturating_sub(1));
+        } else if self.gwin == 0 {
+            self.retries = 0;
+            self.rto_at = Deadline::NEVER;
+        }
+        self.gwin = window;
+        if again && !self.rewind(io) {
+            return Some(self.reset(io));
+        }
+        None
+    }
+
+    /// What was sent before a rewind has arrived after all: goes on behind it.
+    fn catch_up<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> bool {
+        self.tx_next = self.tx_una;
+        let fin = self.events.has(Events::END_KNOWN) && self.tx_una == self.tx_max;
+        if fin {
+            self.events.set(Events::FIN_SENT);
+            self.events.clear(Events::READABLE);
+        }
+        let offset = self.tx_next.sub(u32::from(fin)).since(self.tx_base);
+        io.net.seek(self.sock, offset)
     }
 }

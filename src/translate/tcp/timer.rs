@@ -10,7 +10,7 @@ const RTO_MS: [u64; 2] = [1000, 3000];
 const RTO_MAX_MS: u64 = 120_000;
 
 /// Timeouts in a row before the connection is given up [TCP-73].
-const MAX_RETRIES: u8 = 7;
+pub(super) const MAX_RETRIES: u8 = 7;
 
 /// What an event said about the host socket.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,6 +110,7 @@ impl Tcp {
     fn on_rto<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
         let pending = self.in_flight() != 0 || self.events.has(Events::READABLE);
         if !pending {
+            self.retries = 0;
             return Verdict::Keep;
         }
         if self.retries >= MAX_RETRIES {
