@@ -35,5 +35,7 @@ mod closing;
 mod download;
 #[path = "sim/handshake.rs"]
 mod handshake;
+#[path = "sim/stack.rs"]
+mod stack;
 #[path = "sim/upload.rs"]
 mod upload;

@@ -196,9 +196,13 @@ impl World {
 
     /// A peer connects; its port is `port`, the guest's is 80.
     pub fn accept(&mut self, port: u16) -> SockId {
+        self.accept_on(port, 80)
+    }
+
+    pub fn accept_on(&mut self, port: u16, guest_port: u16) -> SockId {
         let sock = self.net.accept();
         let ours = Endpoint::new(self.peer(), port);
-        let guest = Endpoint::new(self.guest(), 80);
+        let guest = Endpoint::new(self.guest(), guest_port);
         let flow = Tcp::from_peer(sock, (ours, guest), Seq(self.isn), &mut io!(self));
         let hash = self.index.hash(&flow.tuple());
         let id = self.table.insert(flow).unwrap();

@@ -32,12 +32,11 @@ impl Tcp {
         if !self.events.has(Events::ESTABLISHED) {
             return Verdict::Keep;
         }
-        // Without peek offsets, the end shows only once everything before it is removed.
-        let ending = self.events.has(Events::READ_CLOSED) && !self.events.has(Events::FIN_SENT);
-        if !self.discard(io, ending) {
+        if !self.discard(io, false) {
             return self.reset(io);
         }
-        if ending {
+        if self.events.has(Events::READ_CLOSED) && !self.events.has(Events::FIN_SENT) {
+            // Without peek offsets, the end shows once everything before it is acknowledged.
             self.events.set(Events::READABLE);
         }
         let verdict = self.push(io);

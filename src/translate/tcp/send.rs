@@ -69,6 +69,12 @@ impl Tcp {
                         self.arm_rto(io);
                     }
                 }
+                // Without peek offsets the end shows at the head of the queue only.
+                Peeked::Empty if self.hides_end() => {
+                    if !self.discard(io, true) {
+                        return self.reset(io);
+                    }
+                }
                 Peeked::Empty => self.events.clear(Events::READABLE),
                 Peeked::End => self.send_fin(io),
                 Peeked::Broken => return self.reset(io),
@@ -82,6 +88,13 @@ impl Tcp {
         self.events.has(Events::READABLE.or(Events::ESTABLISHED))
             && !self.events.has(Events::FIN_SENT)
             && self.gwin > self.in_flight()
+    }
+
+    /// True if the end may be in the queue, behind what the guest has acknowledged.
+    fn hides_end(&self) -> bool {
+        self.events.has(Events::READ_CLOSED)
+            && self.in_flight() == 0
+            && self.tx_next != self.tx_base
     }
 
     /// Whole segments as far as they go, at most one frame's worth.
