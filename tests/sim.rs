@@ -33,6 +33,8 @@ mod world;
 mod closing;
 #[path = "sim/download.rs"]
 mod download;
+#[path = "sim/fuzz.rs"]
+mod fuzz;
 #[path = "sim/handshake.rs"]
 mod handshake;
 #[path = "sim/stack.rs"]

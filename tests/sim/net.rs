@@ -280,6 +280,7 @@ impl Sock {
             }
             let room = self.how.rcvbuf > self.queue.len();
             let more = !self.peer_out.is_empty() && room && self.how.peer_write != 0;
+            let more = more || (self.peer_out.is_empty() && self.peer_fin);
             if !self.closed && !self.fin_received && more {
                 at.push(self.peer_write_next.max(now + 1));
             }

@@ -108,6 +108,26 @@ fn hole() {
     assert_eq!(w.net.socks[s].peer_got, b"");
 }
 
+// [TCP-38] Reports of one hole are duplicates of each other: the guest's stack counts those that do
+// not change the window only.
+#[test]
+fn hole_reports_are_duplicates() {
+    let mut w = World::new();
+    w.connected(Behaviour::default());
+    let data = payload(1000);
+    for n in 0..30 {
+        let at = G + 1 + n * 1000;
+        let got = w.guest_sends(&[seg(ACK, at, US + 1).data(&data)]);
+        let got = if got.is_empty() { w.wait(S) } else { got };
+        assert_eq!(got.last().unwrap().ack, at + 1000);
+    }
+    let at = G + 1 + 31_000;
+    let first = w.guest_sends(&[seg(ACK, at, US + 1).data(&data)]);
+    for n in 1..5 {
+        assert_eq!(w.guest_sends(&[seg(ACK, at + n * 1000, US + 1).data(&data)]), first);
+    }
+}
+
 // [TCP-36, TCP-49] Overlap: only what is new is taken; wholly old data is acknowledged again.
 #[test]
 fn overlap_and_old_data() {
@@ -458,4 +478,23 @@ fn lost_acknowledgement_is_repeated() {
     assert_eq!(w.guest_sends(&[seg(ACK | PSH, G + 2, US + 1).data(b"b")]), []);
     assert_eq!(brief(&w.wait(100 * MS)), [(ACK, 1, 3, 0)]);
     assert!(!w.deadline_armed());
+}
+
+// A request and its response between the guest and a peer on this host: one send, one peek, and
+// hardly anything else.
+#[test]
+fn system_calls_per_request() {
+    let mut w = World::new();
+    let s = w.connected(Behaviour::default());
+    for n in 0..1000u32 {
+        w.net.socks[s].peer_out.extend([1; 100]);
+        let at = seg(ACK | PSH, G + 1 + n * 100, US + 1 + n * 100).data(&[2; 100]);
+        let got = w.guest_sends(&[at]);
+        assert_eq!(got.iter().map(|s| s.data.len()).sum::<usize>(), 100);
+        assert!(got.len() <= 2, "{got:?}");
+        w.wait(100);
+    }
+    let calls = w.net.socks[s].calls;
+    assert_eq!((calls.send, calls.peek, calls.seek), (1000, 1000, 0));
+    assert!(calls.discard <= 30 && calls.view <= 5, "{calls:?}");
 }

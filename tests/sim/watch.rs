@@ -7,7 +7,6 @@ use passt::wire::{Body, Endpoint, Frame, Segment, Seq, SynOptions, TcpFlags, pro
 
 #[derive(Debug, Default)]
 struct Wire {
-    established: bool,
     our_scale: Option<u8>,
     guest_scale: Option<u8>,
     mss: u16,
@@ -19,6 +18,7 @@ struct Wire {
     guest_edge: Option<Seq>,
     guest_acked: Option<Seq>,
     isn: Option<Seq>,
+    guest_isn: Option<Seq>,
     /// End of what we sent.
     sent: Option<Seq>,
     fin: Option<Seq>,
@@ -37,20 +37,19 @@ impl Watch {
         if seg.flags.has(TcpFlags::SYN) && !seg.flags.has(TcpFlags::ACK) {
             // A new connection, or the same SYN again.
             let old = self.wires.get(&(src, dst));
-            if old.is_none_or(|w| w.established) {
+            if old.is_none_or(|w| w.guest_isn.is_some_and(|isn| isn != seg.seq)) {
                 self.wires.insert((src, dst), Wire::default());
             }
         }
         let wire = self.wires.entry((src, dst)).or_default();
         if seg.flags.has(TcpFlags::SYN) {
+            wire.guest_isn = Some(seg.seq);
             let options = SynOptions::parse(seg.options);
             wire.guest_scale = Some(options.wscale.unwrap_or(0).min(14));
             if options.wscale.is_none() {
                 wire.our_scale = Some(0);
             }
             wire.mss = options.mss.unwrap_or(536).max(48);
-        } else {
-            wire.established = true;
         }
         if seg.flags.has(TcpFlags::ACK) {
             let shift =
@@ -58,13 +57,16 @@ impl Watch {
             let edge = seg.ack.add(u32::from(seg.window) << shift);
             wire.guest_edge = Some(wire.guest_edge.map_or(edge, |e| e.max(edge)));
             wire.guest_acked = Some(wire.guest_acked.map_or(seg.ack, |a| a.max(seg.ack)));
-        } else if seg.flags.has(TcpFlags::SYN) {
-            wire.guest_edge = None;
         }
     }
 
+    /// The connection is over.
+    pub fn forget(&mut self, guest: Endpoint, ours: Endpoint) {
+        self.wires.remove(&(guest, ours));
+    }
+
     /// A frame we sent, before the link delays or loses it.
-    pub fn to_guest(&mut self, frame: &[u8]) {
+    pub fn to_guest(&mut self, frame: &[u8], hostile: bool) {
         let Some((src, dst, seg)) = parse(frame) else { return };
         let wire = self.wires.entry((dst, src)).or_default();
         if seg.flags.has(TcpFlags::RST) {
@@ -72,8 +74,14 @@ impl Watch {
         }
         let syn = seg.flags.has(TcpFlags::SYN);
         if syn {
-            if wire.established || wire.isn.is_some_and(|isn| isn != seg.seq) {
-                *wire = Wire { guest_scale: wire.guest_scale, mss: wire.mss, ..Wire::default() };
+            if wire.isn.is_some_and(|isn| isn != seg.seq) {
+                *wire = Wire {
+                    guest_isn: wire.guest_isn,
+                    guest_scale: wire.guest_scale,
+                    our_scale: wire.our_scale.filter(|s| *s == 0),
+                    mss: wire.mss,
+                    ..Wire::default()
+                };
             }
             if wire.our_scale != Some(0) {
                 wire.our_scale = SynOptions::parse(seg.options).wscale;
@@ -89,6 +97,9 @@ impl Watch {
                 assert!(!seg.ack.before(acked), "[TCP-44] ACK went back: {acked:?} then {seg:?}");
             }
             wire.acked = Some(seg.ack);
+            if hostile {
+                return;
+            }
             let edge = seg.ack.add(u32::from(seg.window) << shift);
             if let Some(before) = wire.edge {
                 // Rounding to the scale may take back less than one unit (RFC 7323, 2.4).
@@ -107,6 +118,9 @@ impl Watch {
             wire.edge = Some(wire.edge.map_or(edge, |e| e.max(edge)));
         }
         let end = seg.seq.add(seg.seq_len());
+        if hostile {
+            return;
+        }
         if let (Some(edge), false) = (wire.guest_edge, syn) {
             // One byte beyond it is a probe.
             let limit = edge.add(1);

@@ -39,6 +39,11 @@ pub struct World {
     /// Timer calls made.
     pub timer_calls: u64,
     pub v6: bool,
+    tracing: bool,
+    /// The guest breaks its own promises, so only ours are checked.
+    pub hostile: bool,
+    /// Captured frames that were looked at.
+    watched: usize,
 }
 
 macro_rules! io {
@@ -106,6 +111,9 @@ impl World {
             ends: BTreeMap::new(),
             timer_calls: 0,
             v6: false,
+            tracing: std::env::var_os("SIM_TRACE").is_some(),
+            hostile: false,
+            watched: 0,
         }
     }
 
@@ -122,6 +130,8 @@ impl World {
     pub fn from_guest(&mut self, frames: &[Vec<u8>]) {
         let mut touched: Vec<FlowId> = vec![];
         for f in frames {
+            self.watch_sent();
+            self.trace("-->", f);
             self.watch.from_guest(f);
             let Ok(frame) = Frame::parse(f) else { continue };
             let packet = match frame.body {
@@ -219,6 +229,8 @@ impl World {
         let mut flow = self.table.remove(id).unwrap();
         let hash = self.index.hash(&flow.tuple());
         assert!(self.index.remove(hash, id.index));
+        self.watch_sent();
+        self.watch.forget(flow.guest, flow.ours);
         self.ends.insert(flow.sock.0 as u32, verdict);
         flow.release(&mut self.net, &mut self.pool, verdict);
     }
@@ -252,6 +264,34 @@ impl World {
             let verdict = flow.on_socket(ready, &mut io!(self));
             self.settle(id, verdict);
         }
+    }
+
+    fn watch_sent(&mut self) {
+        for at in self.watched..self.link.frames.len() {
+            self.trace("<--", &self.link.frames[at]);
+            self.watch.to_guest(&self.link.frames[at], self.hostile);
+        }
+        self.watched = self.link.frames.len();
+    }
+
+    /// Prints a frame if the variable `SIM_TRACE` is set.
+    fn trace(&self, arrow: &str, frame: &[u8]) {
+        if !self.tracing {
+            return;
+        }
+        let Ok(Frame { body: Body::Ip(p), .. }) = Frame::parse(frame) else { return };
+        let Ok(s) = Segment::parse(p.transport) else { return };
+        println!(
+            "{:>12} {} {arrow} {}: {:?} seq {}+{} ack {} win {}",
+            self.now,
+            s.src_port,
+            s.dst_port,
+            s.flags,
+            s.seq.0,
+            s.payload.len(),
+            s.ack.0,
+            s.window
+        );
     }
 
     /// When something happens by itself, microseconds.
@@ -292,11 +332,9 @@ impl World {
 
     /// Frames for the guest since the last call.
     pub fn take_frames(&mut self) -> Vec<Vec<u8>> {
-        let frames: Vec<_> = self.link.frames.drain(..).collect();
-        for f in &frames {
-            self.watch.to_guest(f);
-        }
-        frames
+        self.watch_sent();
+        self.watched = 0;
+        self.link.frames.drain(..).collect()
     }
 
     pub fn deadline_armed(&self) -> bool {

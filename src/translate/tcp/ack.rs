@@ -68,11 +68,17 @@ impl Tcp {
     /// Re-evaluates, and sends an acknowledgement if anything changed or one is forced.
     pub(super) fn acknowledge<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         let (acked, edge) = (self.rx_acked, self.rx_edge);
-        let (ack, window) = self.evaluate(io);
+        let (ack, mut window) = self.evaluate(io);
         let moved = self.rx_edge.since(edge);
         let was_closed = edge.since(self.rx_next) < u32::from(self.gmss);
         // A window that grew by little is not worth a segment of its own (RFC 9293, 3.8.6.2.2).
         let worth = moved >= FIRST_PROMISE / 2 || (was_closed && moved != 0);
+        if ack == acked && !worth {
+            // Duplicates count as such only with the same window (RFC 5681, 2), and if nothing
+            // is sent, nothing is offered.
+            self.rx_edge = edge;
+            window = self.window_field();
+        }
         if ack != acked || worth || self.events.has(Events::FORCE_ACK) {
             self.events.clear(Events::FORCE_ACK);
             let seq = self.acceptable_seq();
@@ -81,9 +87,6 @@ impl Tcp {
                 self.events.set(Events::FORCE_ACK);
                 self.arm_ack(io);
             }
-        } else {
-            // Nothing was sent, so nothing was offered.
-            self.rx_edge = edge;
         }
     }
 
