@@ -283,3 +283,44 @@ fn hang_up() {
     assert_eq!(w.ends[&0], Verdict::Close);
     w.assert_clean();
 }
+
+// [TCP-91] A guest that is silent for a whole interval is asked whether it is still there; what
+// a guest answers that is, changes nothing.
+#[test]
+fn keepalive() {
+    let mut w = World::new();
+    let s = w.connected(Behaviour::default());
+    w.peer_writes(s, b"hello");
+    w.guest_sends(&[seg(ACK, G + 1, US + 6)]);
+    w.keepalive_scan();
+    assert_eq!(w.sent(), []);
+    w.keepalive_scan();
+    assert_eq!(brief(&w.sent()), [(ACK, 5, 1, 0)]);
+    assert_eq!(w.guest_sends(&[seg(ACK, G + 1, US + 6)]), []);
+    w.keepalive_scan();
+    assert_eq!(w.sent(), []);
+    assert!(!w.deadline_armed());
+    w.keepalive_scan();
+    assert_eq!(w.sent().len(), 1);
+    // A guest that forgot it.
+    assert_eq!(w.guest_sends(&[seg(RST, G + 1, 0)]), []);
+    assert_eq!(w.ends[&0], Verdict::Abort);
+    w.assert_clean();
+}
+
+// [TCP-92] Nothing from either side for a whole interval.
+#[test]
+fn inactivity() {
+    let mut w = World::new();
+    let s = w.connected(Behaviour::default());
+    w.inactivity_scan();
+    w.peer_writes(s, b"hello");
+    w.inactivity_scan();
+    w.guest_sends(&[seg(ACK, G + 1, US + 6)]);
+    w.inactivity_scan();
+    assert_eq!(w.table.len(), 1);
+    w.inactivity_scan();
+    assert_eq!(brief(&w.sent()), [(RST | ACK, 6, 1, 0)]);
+    assert!(w.net.socks[s].peer_reset);
+    w.assert_clean();
+}

@@ -337,6 +337,19 @@ impl World {
         self.link.frames.drain(..).collect()
     }
 
+    pub fn keepalive_scan(&mut self) {
+        for id in self.table.ids().collect::<Vec<_>>() {
+            self.table.get_mut(id).unwrap().on_keepalive_scan(&mut io!(self));
+        }
+    }
+
+    pub fn inactivity_scan(&mut self) {
+        for id in self.table.ids().collect::<Vec<_>>() {
+            let verdict = self.table.get_mut(id).unwrap().on_inactivity_scan(&mut io!(self));
+            self.settle(id, verdict);
+        }
+    }
+
     pub fn deadline_armed(&self) -> bool {
         self.table.ids().any(|id| self.table.get(id).unwrap().deadline().is_armed())
     }

@@ -40,6 +40,10 @@ impl Events {
     pub const SCALED: Self = Self(1 << 15);
     /// Our FIN was sent at least once, even if a rewind took it back: `tx_max` is behind it.
     pub const END_KNOWN: Self = Self(1 << 16);
+    /// The guest sent something since the last keepalive scan.
+    pub const GUEST_HEARD: Self = Self(1 << 17);
+    /// Guest or socket stirred since the last inactivity scan.
+    pub const ACTIVE: Self = Self(1 << 18);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -70,7 +74,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 17] = [
+        const NAMES: [&str; 19] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -88,6 +92,8 @@ impl std::fmt::Debug for Events {
             "inbound",
             "scaled",
             "end-known",
+            "guest-heard",
+            "active",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

@@ -41,7 +41,7 @@ mod timer;
 pub use events::Events;
 pub use open::{Opened, mss_to_offer};
 pub use reset::answer_stray;
-pub use timer::SocketReady;
+pub use timer::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady};
 
 use crate::flow::{Backlog, Pool, Tuple};
 use crate::wire::{Endpoint, Seq, proto};

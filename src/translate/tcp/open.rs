@@ -57,7 +57,7 @@ impl Tcp {
         flow.rx_base = seg.seq;
         flow.guest_options(&SynOptions::parse(seg.options));
         flow.gwin = u32::from(seg.window);
-        flow.events.set(Events::CONNECTING);
+        flow.events.set(Events::CONNECTING.or(Events::GUEST_HEARD).or(Events::ACTIVE));
         if to.addr.is_loopback() {
             flow.events.set(Events::LOCAL);
         }
@@ -91,7 +91,7 @@ impl Tcp {
         io: &mut Io<'_, O, N>,
     ) -> Self {
         let mut flow = Self::new(ours, guest, sock, isn);
-        flow.events.set(Events::SYN_SENT.or(Events::INBOUND));
+        flow.events.set(Events::SYN_SENT.or(Events::INBOUND).or(Events::ACTIVE));
         // Whatever the peer sent already waits in the socket.
         flow.events.set(Events::READABLE);
         flow.send_syn(io);

@@ -18,6 +18,7 @@ impl Tcp {
         seg: &Segment<'_>,
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
+        self.events.set(Events::GUEST_HEARD.or(Events::ACTIVE));
         if self.events.has(Events::ESTABLISHED) {
             self.on_segment_established(seg, io)
         } else if self.events.has(Events::SYN_SENT) {
