@@ -248,7 +248,7 @@ impl World {
             // The ready list: flows that stopped for want of budget only.
             let ids: Vec<_> = self.table.ids().collect();
             for id in ids {
-                if !self.link.full && self.table.get(id).unwrap().wants_push() {
+                if self.table.get(id).unwrap().wants_push() {
                     busy = true;
                     self.on_socket(id, SocketReady::default());
                 }

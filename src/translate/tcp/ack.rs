@@ -16,6 +16,7 @@
 //! fraction of what the pool has left. When the pool has nothing left, the socket's own free
 //! space is offered instead. The edge never moves back.
 
+use super::send::LINK_RETRY_MS;
 use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, TcpSockets};
 use crate::wire::{Seq, TcpFlags};
@@ -121,10 +122,12 @@ impl Tcp {
         let starved = self.backlog.is_empty()
             && !self.events.has(Events::GUEST_FIN)
             && self.rx_edge.since(self.rx_next) < u32::from(self.gmss);
+        self.ack_at = Deadline::NEVER;
         if ack != taken || starved {
             self.arm_ack(io);
-        } else {
-            self.ack_at = Deadline::NEVER;
+        }
+        if self.events.has(Events::LINK_FULL) {
+            self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
         }
         (ack, self.window_field())
     }

@@ -44,6 +44,8 @@ impl Events {
     pub const GUEST_HEARD: Self = Self(1 << 17);
     /// Guest or socket stirred since the last inactivity scan.
     pub const ACTIVE: Self = Self(1 << 18);
+    /// The link could not take what there is for the guest; the timer tries again.
+    pub const LINK_FULL: Self = Self(1 << 19);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -74,7 +76,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 19] = [
+        const NAMES: [&str; 20] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -94,6 +96,7 @@ impl std::fmt::Debug for Events {
             "end-known",
             "guest-heard",
             "active",
+            "link-full",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

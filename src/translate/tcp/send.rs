@@ -11,12 +11,16 @@ const MAX_PAYLOAD: u32 = 65_475;
 /// Bytes moved to the guest per visit, so that one flow cannot starve the others.
 const BUDGET: u32 = 1 << 20;
 
+/// Time for a full link to make room, milliseconds.
+pub(super) const LINK_RETRY_MS: u64 = 5;
+
 /// Duplicate acknowledgements that ask for a retransmission (RFC 5681, 3.2).
 const DUP_ACKS: u8 = 3;
 
 impl Tcp {
     /// Sends what the peer sent and the guest's window allows.
     pub(super) fn push<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+        self.events.clear(Events::LINK_FULL);
         let mut budget = BUDGET;
         let mut header = None;
         while self.events.has(Events::READABLE) && !self.events.has(Events::FIN_SENT) {
@@ -30,10 +34,7 @@ impl Tcp {
             }
             let want = self.train(room);
             let Some(buf) = io.out.payload().and_then(|b| b.get_mut(..want as usize)) else {
-                // The caller comes back when the link has room, the timer at the latest.
-                if !self.rto_at.is_armed() {
-                    self.arm_rto(io);
-                }
+                self.retry_soon(io);
                 break;
             };
             match io.net.peek(self.sock, self.tx_next.since(self.tx_base), buf) {
@@ -51,15 +52,13 @@ impl Tcp {
                     let flags = TcpFlags::ACK.with(TcpFlags::PSH);
                     let seq = self.tx_next;
                     if !self.emit(io, flags, seq, ack, window, &[], n) {
-                        // Lost on the link: take it back and let the timer repeat it.
+                        // Lost on the link: take it back and try again in a moment.
                         io.drop(crate::flow::DropReason::LinkFull);
                         if !io.net.seek(self.sock, self.tx_next.since(self.tx_base)) {
                             return self.reset(io);
                         }
                         self.events.set(Events::READABLE);
-                        if !self.rto_at.is_armed() {
-                            self.arm_rto(io);
-                        }
+                        self.retry_soon(io);
                         break;
                     }
                     self.tx_next = self.tx_next.add(n32);
@@ -83,11 +82,19 @@ impl Tcp {
         Verdict::Keep
     }
 
-    /// True if [`Tcp::push`] stopped for want of budget only.
+    /// True if the flow has more for the guest and stopped only to let others have their turn:
+    /// the caller comes back with [`Tcp::on_socket`] and nothing ready.
     pub fn wants_push(&self) -> bool {
         self.events.has(Events::READABLE.or(Events::ESTABLISHED))
-            && !self.events.has(Events::FIN_SENT)
+            && !self.events.any(Events::FIN_SENT.or(Events::LINK_FULL))
             && self.gwin > self.in_flight()
+    }
+
+    /// The link is full. Coming back at once would spin, and waiting for the retransmission timer
+    /// would be long.
+    fn retry_soon<O, N>(&mut self, io: &Io<'_, O, N>) {
+        self.events.set(Events::LINK_FULL);
+        self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
     }
 
     /// True if the end may be in the queue, behind what the guest has acknowledged.

@@ -73,6 +73,12 @@ impl Tcp {
     pub fn on_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
         if self.ack_at.is_due(io.now) {
             self.on_ack_timer(io);
+            if self.events.has(Events::LINK_FULL) {
+                let verdict = self.push(io);
+                if verdict != Verdict::Keep {
+                    return verdict;
+                }
+            }
         }
         if !self.rto_at.is_due(io.now) {
             return Verdict::Keep;
