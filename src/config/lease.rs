@@ -1,7 +1,9 @@
 //! The network identity the guest sees.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::dns::{self, DnsInput, DnsPlan, Ip};
+use super::{Config, HostAddr4, HostAddr6, HostFamily, HostView, MapAddr, Mode};
 use crate::wire::Mac;
 
 /// Everything the guest is told, and everything address translation needs to know.
@@ -48,3 +50,232 @@ pub struct Lease {
     /// Index of the host interface that IPv6 link-local destinations use as scope; 0 if none.
     pub scope6: u32,
 }
+
+/// Something to tell the user about the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// How important it is.
+    pub level: log::Level,
+    /// What to say.
+    pub text: String,
+}
+
+/// Why there can be no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// `-6` on a host without IPv6.
+    #[error("IPv6-only mode requested, but IPv6 is not available on this host")]
+    NoIpv6,
+    /// Both families are disabled.
+    #[error("Neither IPv4 nor IPv6 is enabled")]
+    NoFamily,
+}
+
+/// Guest address in local mode [NL-7].
+const LOCAL_ADDR4: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
+/// Gateway in local mode.
+const LOCAL_GATEWAY4: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
+/// Prefix length in local mode.
+const LOCAL_PREFIX4: u8 = 16;
+/// Gateway and our own address in local mode.
+const LOCAL_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+impl Lease {
+    /// Works out the guest's network identity [ADDR-2 to ADDR-7].
+    ///
+    /// `ipv6_available` tells whether IPv6 sockets can be created on this host; IPv6 is off
+    /// otherwise. Notices are returned rather than logged: they are for the user to see once.
+    ///
+    /// Everything in the lease is computed here and now, so that what identifies us on the link
+    /// stays the same while the host's network changes.
+    ///
+    /// # Errors
+    /// See [`LeaseError`].
+    pub fn new(
+        config: &Config,
+        host: &HostView,
+        ipv6_available: bool,
+    ) -> Result<(Self, Vec<Notice>), LeaseError> {
+        let (v4, v6) = (config.v4, config.v6 && ipv6_available);
+        if !v4 && !v6 {
+            return Err(if config.v6 { LeaseError::NoIpv6 } else { LeaseError::NoFamily });
+        }
+        let mut notices = Notices::default();
+        if config.v6 && !v6 {
+            notices.info("IPv6 not available on this host, disabling it".to_owned());
+        }
+        let (host4, host6) = (host.v4.as_ref().filter(|_| v4), host.v6.as_ref().filter(|_| v6));
+        notices.local_mode(4, v4 && host4.is_none());
+        notices.local_mode(6, v6 && host6.is_none());
+
+        let (addr4, prefix4) = address4(config, host4);
+        let gateway4 = config.gateway4.unwrap_or_else(|| gateway4(host4));
+        let gateway6 = config.gateway6.or_else(|| gateway6(host6));
+        let map4 = mapping(
+            config.map_host_loopback4,
+            config.map_gw,
+            Some(gateway4).filter(|g| v4 && !g.is_unspecified()),
+        );
+        let map6 = mapping(config.map_host_loopback6, config.map_gw, gateway6.filter(|_| v6));
+        let dns4 = dns(config, host, config.dns_forward4.filter(|_| v4), map4, v4, only_v4);
+        let dns6 = dns(config, host, config.dns_forward6.filter(|_| v6), map6, v6, only_v6);
+        notices.unserved(4, dns4.unserved);
+        notices.unserved(6, dns6.unserved);
+        let advertised = dns4.servers.len() + dns6.servers.len();
+        notices.no_servers(config, advertised == 0);
+
+        let lease = Self {
+            v4,
+            v6,
+            our_mac: config.our_mac,
+            addr4,
+            prefix4,
+            gateway4,
+            addr6: config.addr6.or_else(|| host6.map(|h| h.addr.addr)),
+            gateway6,
+            our_ll: our_link_local(gateway6, host6),
+            mtu: config.mtu,
+            map_host_loopback4: map4,
+            map_host_loopback6: map6,
+            dns_match4: dns4.dns_match,
+            dns_match6: dns6.dns_match,
+            dns_host4: dns4.dns_host,
+            dns_host6: dns6.dns_host,
+            dns4: dns4.servers,
+            dns6: dns6.servers,
+            search: host.search.clone(),
+            scope6: host6.map_or(0, |h| h.ifindex),
+        };
+        Ok((lease, notices.0))
+    }
+}
+
+/// What there is to tell.
+#[derive(Default)]
+struct Notices(Vec<Notice>);
+
+impl Notices {
+    fn info(&mut self, text: String) {
+        self.0.push(Notice { level: log::Level::Info, text });
+    }
+
+    fn warn(&mut self, text: String) {
+        self.0.push(Notice { level: log::Level::Warn, text });
+    }
+
+    fn local_mode(&mut self, version: u8, local: bool) {
+        if local {
+            self.info(format!("No external interface usable for IPv{version}: local mode"));
+        }
+    }
+
+    fn unserved(&mut self, version: u8, unserved: bool) {
+        if unserved {
+            self.warn(format!("No IPv{version} resolver on the host: DNS is not forwarded to it"));
+        }
+    }
+
+    /// Only where resolvers are advertised by default, and only if there is none at all [NL-13,
+    /// W-37].
+    fn no_servers(&mut self, config: &Config, none: bool) {
+        if none && config.mode == Mode::Passt && !config.dns.none {
+            self.warn("Couldn't get any nameserver address".to_owned());
+        }
+    }
+}
+
+/// Guest address and prefix length [ADDR-2]: those of the user go before the host's [W-8].
+fn address4(config: &Config, host: Option<&HostFamily<HostAddr4>>) -> (Ipv4Addr, u8) {
+    let (addr, own_prefix) = match (config.addr4, host) {
+        (Some(addr), _) => (addr, None),
+        (None, Some(host)) => (host.addr.addr, Some(host.addr.prefix)),
+        (None, None) => (LOCAL_ADDR4, Some(LOCAL_PREFIX4)),
+    };
+    (addr, config.prefix4.or(own_prefix).unwrap_or_else(|| class_prefix(addr)))
+}
+
+/// The prefix length of the address's class [NL-5].
+fn class_prefix(addr: Ipv4Addr) -> u8 {
+    match addr.octets() {
+        [0x00..=0x7f, ..] => 8,
+        [0x80..=0xbf, ..] => 16,
+        [0xc0..=0xdf, ..] => 24,
+        _ => 32,
+    }
+}
+
+fn gateway4(host: Option<&HostFamily<HostAddr4>>) -> Ipv4Addr {
+    match host {
+        None => LOCAL_GATEWAY4,
+        Some(host) => match host.gateway {
+            Some(IpAddr::V4(gateway)) => gateway,
+            _ => Ipv4Addr::UNSPECIFIED,
+        },
+    }
+}
+
+fn gateway6(host: Option<&HostFamily<HostAddr6>>) -> Option<Ipv6Addr> {
+    match host {
+        None => Some(LOCAL_GATEWAY6),
+        Some(host) => match host.gateway {
+            Some(IpAddr::V6(gateway)) => Some(gateway),
+            _ => None,
+        },
+    }
+}
+
+/// The gateway if it is link-local, for it is who the guest takes us for; else the template
+/// interface's [ADDR-4].
+fn our_link_local(gateway: Option<Ipv6Addr>, host: Option<&HostFamily<HostAddr6>>) -> Ipv6Addr {
+    gateway
+        .filter(Ipv6Addr::is_unicast_link_local)
+        .or_else(|| host.and_then(|h| h.link_local))
+        .unwrap_or(LOCAL_GATEWAY6)
+}
+
+/// The address that means the host's loopback [ADDR-6, NL-10].
+fn mapping<A>(option: MapAddr<A>, map_gateway: bool, gateway: Option<A>) -> Option<A> {
+    match option {
+        MapAddr::Addr(addr) => Some(addr),
+        MapAddr::None => None,
+        MapAddr::Default => gateway.filter(|_| map_gateway),
+    }
+}
+
+/// The resolvers of one family, which `of_family` picks from a mixed list.
+fn dns<A: Ip>(
+    config: &Config,
+    host: &HostView,
+    forward: Option<A>,
+    map: Option<A>,
+    enabled: bool,
+    of_family: fn(&IpAddr) -> Option<A>,
+) -> DnsPlan<A> {
+    let pick = |list: &[IpAddr]| -> Vec<A> {
+        list.iter().filter(|_| enabled).filter_map(of_family).collect()
+    };
+    dns::plan(&DnsInput {
+        given: &pick(&config.dns.servers),
+        none: config.dns.none,
+        forward,
+        resolvers: &pick(&host.resolvers),
+        host: map,
+    })
+}
+
+fn only_v4(addr: &IpAddr) -> Option<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(a) => Some(*a),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn only_v6(addr: &IpAddr) -> Option<Ipv6Addr> {
+    match addr {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(a) => Some(*a),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,15 @@
 //! * [`Lease`] is derived from both: the network identity the guest sees.
 #![forbid(unsafe_code)]
 
+mod dns;
 mod hostview;
 mod lease;
 mod options;
+mod resolvconf;
 
 pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView};
-pub use lease::Lease;
+pub use lease::{Lease, LeaseError, Notice};
 pub use options::{
     Config, DnsServers, ForwardSpec, MapAddr, Mode, PortRule, Proto, RunAs, Target, Verbosity,
 };
+pub use resolvconf::ResolvConf;

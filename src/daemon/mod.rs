@@ -1,30 +1,45 @@
 //! Composition: start-up stages, the loop, mode selection.
+//!
+//! `stages.rs` is start-up as a straight line of types; `engine.rs` is the loop that feeds a
+//! [`Translator`](crate::translate::Translator) from link, sockets and clock.
 
-use std::io::Write;
+mod engine;
+mod stages;
+
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::cli::{self, CliEnv, Outcome};
+use crate::sys::{fds, logsink, signals};
 
 /// The one main of every program name.
 pub fn main() -> ExitCode {
+    let inherited = signals::Inherited::record();
+    logsink::init();
+    if let Err(e) = fds::sanitize() {
+        log::error!("{e}");
+        return ExitCode::FAILURE;
+    }
+    fds::raise_nofile();
+    signals::ignore_sigpipe();
     match cli::parse(std::env::args_os().collect(), &CliEnv::host()) {
         Ok(Outcome::Print { text }) => {
-            let mut out = std::io::stdout().lock();
-            // A reader that went away is its own affair.
+            // A reader that has gone away is no error worth a word.
+            let mut out = std::io::stdout();
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             ExitCode::SUCCESS
         }
-        Ok(Outcome::Run { warnings, .. }) => {
-            for warning in warnings {
-                eprintln!("{warning}");
-            }
-            eprintln!("not implemented");
-            ExitCode::FAILURE
+        Ok(Outcome::Run { config, warnings }) => {
+            let status = stages::run(*config, &warnings, inherited);
+            status.unwrap_or_else(|e| {
+                log::error!("{e}");
+                ExitCode::FAILURE
+            })
         }
-        Err(error) => {
-            eprintln!("{error}");
-            if let Some(usage) = &error.usage {
-                eprint!("{usage}");
+        Err(e) => {
+            log::error!("{}", e.message);
+            if let Some(usage) = e.usage {
+                let _ = std::io::stderr().write_all(usage.as_bytes());
             }
             ExitCode::FAILURE
         }

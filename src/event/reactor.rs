@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use super::token::{Source, encode, source};
 
@@ -36,6 +36,19 @@ impl From<&Event> for Ready {
     }
 }
 
+/// Registers descriptors.
+#[derive(Debug)]
+pub struct Registrar(Registry);
+
+impl Registrar {
+    /// Registers a descriptor for as long as it is open, edge-triggered.
+    pub fn add(&self, fd: BorrowedFd<'_>, from: Source, write: bool) -> io::Result<()> {
+        let interest =
+            if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.0.register(&mut SourceFd(&fd.as_raw_fd()), encode(from), interest)
+    }
+}
+
 /// The set of registered descriptors and the sources with work left over.
 #[derive(Debug)]
 pub struct Reactor {
@@ -59,11 +72,9 @@ impl Reactor {
         })
     }
 
-    /// Registers a descriptor for as long as it is open, edge-triggered.
-    pub fn add(&self, fd: BorrowedFd<'_>, from: Source, write: bool) -> io::Result<()> {
-        let interest =
-            if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), encode(from), interest)
+    /// A handle to register descriptors with, for whoever opens them.
+    pub fn registrar(&self) -> io::Result<Registrar> {
+        Ok(Registrar(self.poll.registry().try_clone()?))
     }
 
     /// Asks to visit a source again next turn: its budget is spent and work is left.
@@ -106,7 +117,7 @@ mod tests {
     fn leftovers_are_served_without_waiting() {
         let mut r = Reactor::new(4).unwrap();
         let (a, mut b) = UnixStream::pair().unwrap();
-        r.add(a.as_fd(), Source::Link, false).unwrap();
+        r.registrar().unwrap().add(a.as_fd(), Source::Link, false).unwrap();
         b.write_all(b"x").unwrap();
         r.wait(Some(Duration::from_secs(5))).unwrap();
         let (s, ready) = r.event(0).unwrap();

@@ -1,4 +1,4 @@
-//! The flow table: slots, keyed lookup, drop reasons, the backlog pool.
+//! The flow table: slots, keyed lookup, drop reasons, the backlog pool, timers.
 //!
 //! # Theory of operation
 //!
@@ -22,8 +22,10 @@ mod drops;
 mod index;
 mod pool;
 mod table;
+mod wheel;
 
 pub use drops::{DropReason, Drops};
 pub use index::{Index, Tuple};
 pub use pool::{Backlog, CHUNK, Pool};
 pub use table::{FlowId, GENERATION_BITS, MAX_FLOWS, Table};
+pub use wheel::Wheel;

@@ -81,6 +81,11 @@ impl<F> Table<F> {
         self.len >= self.capacity
     }
 
+    /// Slots that were ever used; every index is below.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The id that the next insertion will use; `None` when the table is full.
     pub fn next_id(&self) -> Option<FlowId> {
         let index = self.lowest_free()?;

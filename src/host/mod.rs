@@ -1,1 +1,15 @@
-//! host
+//! The host's side: ordinary sockets.
+//!
+//! [`Net`] implements the socket ports of [`translate`](crate::translate). A socket is named by
+//! its descriptor number ([`SockId`](crate::translate::SockId)); whoever holds the id closes it,
+//! exactly once, through the same port. Every socket is non-blocking and close-on-exec.
+
+mod datagram;
+mod info;
+mod listen;
+mod net;
+mod sockaddr;
+mod tcp;
+
+pub use listen::{Accepted, Arrived, ListenError, Listener, Listeners, open_listeners};
+pub use net::Net;

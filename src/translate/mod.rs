@@ -16,12 +16,18 @@
     clippy::arithmetic_side_effects
 )]
 
+#[cfg(test)]
+mod fake;
+pub mod ping;
 mod ports;
 pub mod tcp;
 mod time;
+mod translator;
+pub mod udp;
 
 pub use ports::{
-    Connected, DatagramSockets, FrameOut, HostError, Io, Peeked, Received, Sent, SockId,
+    Bind, Connected, DatagramSockets, FrameOut, HostError, Io, Peeked, Received, Sent, SockId,
     TcpSockets, TcpView, Verdict,
 };
 pub use time::{Deadline, Now};
+pub use translator::{Setup, Translator};

@@ -69,6 +69,15 @@ pub enum Received {
     Error(HostError),
 }
 
+/// Where a datagram socket is bound before it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// The address the host chooses; this port, or any other if it cannot be had [UDP-3].
+    Port(u16),
+    /// Exactly here: the peer expects answers from where it sent to [UDP-5].
+    Exactly(Endpoint),
+}
+
 /// The kernel's view of a connection (`struct tcp_info`); `None` where the kernel is too old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpView {
@@ -114,23 +123,23 @@ pub trait TcpSockets {
 }
 
 /// Host datagram sockets, UDP and ICMP echo.
+///
+/// Sockets are connected: datagrams of anyone but the peer are never delivered [UDP-17], not even
+/// those that came in between binding and connecting [UDP-6].
 pub trait DatagramSockets {
-    /// A UDP socket connected to `to`, from port `from_port` if it can be had; `from` binds the
-    /// whole source address.
-    fn open_udp(
-        &mut self,
-        id: FlowId,
-        from: Option<Endpoint>,
-        from_port: u16,
-        to: Endpoint,
-    ) -> Result<SockId, HostError>;
-    /// A ping socket (`IPPROTO_ICMP`/`IPPROTO_ICMPV6` datagram) connected to `to`.
+    /// A UDP socket of flow `id`, bound as told and connected to `to`; events for it will carry
+    /// that id.
+    fn open_udp(&mut self, id: FlowId, bind: Bind, to: Endpoint) -> Result<SockId, HostError>;
+    /// A ping socket (`IPPROTO_ICMP`/`IPPROTO_ICMPV6` datagram) of flow `id`, connected to the
+    /// address of `to`; the kernel chooses its echo identifier [ICMP-2].
     fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError>;
     /// Sends one datagram, or with `segment` non-zero a train of datagrams of that size.
+    ///
+    /// May fail with the error that an *earlier* datagram met, and can be tried again then.
     fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError>;
     /// Receives one datagram into `buf`.
     fn receive_datagram(&mut self, s: SockId, buf: &mut [u8]) -> Received;
-    /// Sets TTL or hop limit of what is sent from now on.
+    /// Sets TTL (`v4`) or hop limit of what is sent from now on.
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8);
     /// Closes the socket.
     fn close_datagram(&mut self, s: SockId);

@@ -14,6 +14,7 @@ mod addr;
 pub mod checksum;
 mod ether;
 mod head;
+mod icmp_error;
 mod mac;
 pub mod ndp;
 mod seq;
@@ -26,6 +27,7 @@ pub use ether::{
     Body, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, ParseError, proto,
 };
 pub use head::{Head, Path, TcpHead};
+pub use icmp_error::{IcmpError, Unreachable};
 pub use mac::Mac;
 pub use seq::Seq;
 pub use tcp::{Segment, SegmentError, SynOptions, TcpFlags};

@@ -105,8 +105,6 @@ pub struct Tcp {
     ack_at: Deadline,
     /// When to retransmit or probe.
     rto_at: Deadline,
-    /// The timer wheel's earliest entry for this flow; kept by the caller.
-    pub scheduled: Deadline,
 
     /// Round-trip time to the peer, microseconds, as last seen.
     rtt_us: u32,

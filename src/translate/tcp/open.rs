@@ -117,7 +117,6 @@ impl Tcp {
             backlog: Backlog::default(),
             ack_at: Deadline::NEVER,
             rto_at: Deadline::NEVER,
-            scheduled: Deadline::NEVER,
             rtt_us: 0,
             gmss: DEFAULT_MSS,
             gws: 0,

@@ -1,0 +1,229 @@
+//! The loop.
+//!
+//! # Theory of operation
+//!
+//! One turn: wait for events (not at all while work is left over), read the clock once, serve
+//! every event, then every timer that is due. Each visit to a source has a budget; what is left
+//! when it is spent goes on the reactor's ready list. All memory that traffic needs is reserved
+//! before the first turn.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::stages::StartError;
+use crate::config::Proto;
+use crate::event::{Reactor, Ready, Registrar, Source};
+use crate::host::{Accepted, Arrived, Listener, Listeners, Net};
+use crate::link::{RxFrame, TapRx, TapTx};
+use crate::sys::logsink;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::{Child, Waiting};
+use crate::sys::watch::NetnsWatch;
+use crate::translate::tcp::SocketReady;
+use crate::translate::{FrameOut as _, Now, Translator};
+
+/// Frames read from the link per visit.
+const FRAMES: usize = 64;
+
+/// Bytes read from the link per visit.
+const BYTES: usize = 256 * 1024;
+
+/// Connections accepted per visit.
+const ACCEPTS: usize = 16;
+
+/// What ends the loop.
+#[derive(Debug, Default)]
+pub(super) struct Lifeline {
+    /// The command we are about to start.
+    pub(super) waiting: Option<Waiting>,
+    /// The command we started.
+    pub(super) child: Option<Child>,
+    /// The namespace we joined.
+    pub(super) netns: Option<NetnsWatch>,
+}
+
+/// The loop and what feeds it.
+pub(super) struct Engine {
+    pub(super) translator: Translator<TapTx, Net>,
+    pub(super) rx: TapRx,
+    pub(super) listeners: Listeners,
+    pub(super) reactor: Reactor,
+    pub(super) registrar: Registrar,
+    pub(super) signals: Signals,
+    pub(super) life: Lifeline,
+    pub(super) stop: Option<ExitCode>,
+}
+
+impl Engine {
+    /// Registers what there is to wait for, and lets the command run.
+    pub(super) fn begin(mut self) -> Result<Self, StartError> {
+        let failed = |e| StartError::Io("cannot wait for events", e);
+        let add =
+            |fd: BorrowedFd<'_>, source| self.registrar.add(fd, source, false).map_err(failed);
+        add(self.signals.as_fd(), Source::Signal)?;
+        add(self.rx.as_fd(), Source::Link)?;
+        if let Some(fd) = self.life.netns.as_ref().and_then(NetnsWatch::fd) {
+            add(fd, Source::Netns)?;
+        }
+        for (n, listener) in (0..).zip(&self.listeners) {
+            add(listener.as_fd(), Source::Listener(n))?;
+        }
+        if let Some(waiting) = self.life.waiting.take() {
+            let child = waiting.release()?;
+            self.registrar.add(child.as_fd(), Source::Child, false).map_err(failed)?;
+            self.life.child = Some(child);
+            logsink::command_started();
+        }
+        Ok(self)
+    }
+
+    /// Runs until something ends us; the exit status.
+    pub(super) fn run(mut self) -> ExitCode {
+        self.on_netns();
+        while self.stop.is_none() {
+            if let Err(e) = self.turn() {
+                log::error!("cannot wait for events: {e}");
+                self.stop = Some(ExitCode::FAILURE);
+            }
+        }
+        for (reason, n) in self.translator.drops().iter() {
+            log::debug!("dropped: {} {n}", reason.text());
+        }
+        self.translator.end_flows();
+        self.stop.unwrap_or(ExitCode::FAILURE)
+    }
+
+    fn turn(&mut self) -> std::io::Result<()> {
+        self.reactor.wait(self.timeout())?;
+        self.translator.set_now(clock());
+        let mut n = 0;
+        while let Some((source, ready)) = self.reactor.event(n) {
+            n += 1;
+            log::trace!("event {source:?} {ready:?}");
+            match source {
+                Source::Link => self.on_link(),
+                Source::Flow { id, side } => self.translator.on_socket(id, side, ready.into()),
+                Source::Listener(index) => self.on_listener(index),
+                Source::Signal => self.on_signal(),
+                Source::Child => self.on_child(),
+                Source::Netns => self.on_netns(),
+            }
+        }
+        self.translator.on_time();
+        while let Some(id) = self.translator.take_again() {
+            self.reactor.again(Source::Flow { id, side: false });
+        }
+        if self.translator.take_starved() {
+            for (n, _) in (0..).zip(&self.listeners) {
+                self.reactor.again(Source::Listener(n));
+            }
+        }
+        if self.life.netns.as_ref().is_some_and(|w| w.interval().is_some()) {
+            self.on_netns();
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = clock().ms();
+        let timer = self.translator.next_deadline();
+        let timer = timer.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        let poll = self.life.netns.as_ref().and_then(NetnsWatch::interval);
+        timer.into_iter().chain(poll).min()
+    }
+
+    fn on_link(&mut self) {
+        let (mut frames, mut bytes) = (0, 0);
+        while let Some(RxFrame { vnet, frame }) = self.rx.next_frame() {
+            frames += 1;
+            bytes += frame.len();
+            self.translator.on_frame(&vnet, frame);
+            if frames >= FRAMES || bytes >= BYTES {
+                self.reactor.again(Source::Link);
+                break;
+            }
+        }
+        if let Some(e) = self.rx.gone() {
+            log::error!("the guest's link is gone: {e}");
+            self.stop = Some(ExitCode::FAILURE);
+        }
+        self.translator.end_batch();
+    }
+
+    fn on_listener(&mut self, index: u32) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(index as usize) else { return };
+            let more = match listener.proto {
+                Proto::Tcp => accept(&mut self.translator, listener),
+                Proto::Udp => receive(&mut self.translator, listener),
+            };
+            if !more {
+                return;
+            }
+        }
+        self.reactor.again(Source::Listener(index));
+    }
+
+    fn on_signal(&mut self) {
+        while let Some(signal) = self.signals.next_signal() {
+            log::debug!("signal {signal}: ending");
+            self.stop = Some(ExitCode::SUCCESS);
+        }
+    }
+
+    fn on_child(&mut self) {
+        if let Some(status) = self.life.child.as_mut().and_then(Child::try_wait) {
+            self.stop = Some(ExitCode::from(status));
+        }
+    }
+
+    fn on_netns(&mut self) {
+        if self.life.netns.as_mut().is_some_and(NetnsWatch::gone) {
+            log::info!("namespace is gone, exiting");
+            self.stop = Some(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// Takes one connection; false when there is no more to take now.
+fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool {
+    let Some(id) = translator.next_id() else { return false };
+    match listener.accept() {
+        Ok(Some(Accepted { fd, peer })) => {
+            match translator.net.adopt_stream(fd, id, peer.addr.is_v4()) {
+                Ok(sock) => translator.on_connection(id, sock, peer, listener.to_port),
+                Err(_) => translator.no_socket(),
+            }
+            true
+        }
+        Ok(None) => false,
+        Err(e) => {
+            log::debug!("cannot accept a connection: {e}");
+            translator.no_socket();
+            false
+        }
+    }
+}
+
+/// Takes one datagram; false when there is none.
+fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool {
+    let Some(room) = translator.out.payload() else { return false };
+    let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
+    translator.on_datagram(peer, local, len, listener.to_port);
+    true
+}
+
+impl From<Ready> for SocketReady {
+    fn from(r: Ready) -> Self {
+        Self { read: r.read, write: r.write, error: r.error, read_closed: r.read_closed }
+    }
+}
+
+/// The monotonic clock, in microseconds.
+pub(super) fn clock() -> Now {
+    let t = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    Now(u64::try_from(t.as_micros()).unwrap_or(0))
+}

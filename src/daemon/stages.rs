@@ -1,0 +1,351 @@
+//! Start-up as a straight line of types.
+//!
+//! [`Parsed`] -> [`Resolved`] -> [`Opened`] -> [`Sandboxed`], each consuming the one before, so
+//! that a step cannot be taken twice, skipped, or out of order. What each may still do is what
+//! privileges remain: names of files are resolved by `Parsed` at the latest, sockets and the tap
+//! are made by `Resolved`, and `Sandboxed` can only run.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use super::engine::{Engine, Lifeline, clock};
+use crate::config::{Config, HostView, Lease, LeaseError, Target};
+use crate::event::Reactor;
+use crate::flow::MAX_FLOWS;
+use crate::forward::GuestAddrs;
+use crate::host::{ListenError, Listeners, Net, open_listeners};
+use crate::link::{Offload, Tap, TapError};
+use crate::services::ndp;
+use crate::sys::background::{self, Background, Null, PidFile};
+use crate::sys::ids::{self, Ids};
+use crate::sys::netlink::{self, Configured, Snapshot};
+use crate::sys::signals::{Inherited, Signals};
+use crate::sys::spawn::{self, Program, Waiting};
+use crate::sys::watch::NetnsWatch;
+use crate::sys::{self, caps, logsink, netns, sandbox, seccomp, userns};
+use crate::translate::{Setup, Translator};
+
+/// Where resolvers are found.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Name of the interface where neither option nor template names one.
+const DEFAULT_IFNAME: &str = "tap0";
+
+/// Bytes of the backlog pool.
+const POOL: usize = 64 << 20;
+
+/// Leftovers the ready list has room for without growing.
+const LEFTOVERS: usize = 4096;
+
+/// Why we could not start: the line the user sees.
+#[derive(Debug, Error)]
+pub(super) enum StartError {
+    /// A step of isolation or namespace handling.
+    #[error(transparent)]
+    Sys(#[from] sys::Error),
+    /// The host's network.
+    #[error(transparent)]
+    Discover(#[from] netlink::DiscoverError),
+    /// What the guest was to get.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The namespace's network.
+    #[error(transparent)]
+    Configure(#[from] netlink::ConfigureError),
+    /// A forwarded port.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The tap device.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// Anything else.
+    #[error("{0}: {1}")]
+    Io(&'static str, #[source] std::io::Error),
+}
+
+/// Starts, and runs to the end.
+pub(super) fn run(
+    config: Config,
+    warnings: &[String],
+    inherited: Inherited,
+) -> Result<ExitCode, StartError> {
+    Parsed::new(config, warnings, inherited)?.resolve()?.open()?.isolate()?.run()
+}
+
+/// The command line is known and what it names exists. Still the user who started us.
+struct Parsed {
+    config: Config,
+    inherited: Inherited,
+    ids: Ids,
+    program: Option<Program>,
+    pid_file: Option<PidFile>,
+    null: Option<Null>,
+    key: [u8; 16],
+}
+
+impl Parsed {
+    fn new(config: Config, warnings: &[String], inherited: Inherited) -> Result<Self, StartError> {
+        caps::reduce_initial()?;
+        let command = matches!(config.target, Target::Command(_) | Target::Shell);
+        logsink::configure(config.mode, config.verbosity, command);
+        for warning in warnings {
+            log::warn!("{warning}");
+        }
+        let program = match &config.target {
+            Target::Command(argv) => Some(Program::find(argv)?),
+            Target::Shell => Some(Program::shell()?),
+            Target::Pid(_) | Target::Netns(_) => None,
+        };
+        let ids = ids::resolve(config.runas)?;
+        let mut key = [0; 16];
+        File::open("/dev/urandom")
+            .and_then(|mut f| f.read_exact(&mut key))
+            .map_err(|e| StartError::Io("cannot read /dev/urandom", e))?;
+        let null = if config.foreground { None } else { Some(Null::open()?) };
+        Ok(Self { config, inherited, ids, program, pid_file: None, null, key })
+    }
+
+    /// Looks at the host and claims what only the starting user can.
+    fn resolve(mut self) -> Result<Resolved, StartError> {
+        let mut host = netlink::Socket::open()
+            .map_err(|e| StartError::Io("cannot open a netlink socket", e))?;
+        let view = netlink::discover(&mut host, &self.config, Path::new(RESOLV_CONF))?;
+        let snapshot = netlink::snapshot(&mut host, &view)?;
+        let ipv6 = Path::new("/proc/net/if_inet6").exists();
+        let (lease, notices) = Lease::new(&self.config, &view, ipv6)?;
+        for notice in notices {
+            log::log!(notice.level, "{}", notice.text);
+        }
+        let families = (lease.v4, lease.v6);
+        let mut listeners = open_listeners(&self.config.tcp_in.rules, families, false)?;
+        listeners.extend(open_listeners(&self.config.udp_in.rules, families, false)?);
+        self.pid_file = self.config.pid_file.as_deref().map(PidFile::open).transpose()?;
+        Ok(Resolved { parsed: self, view, snapshot, lease, listeners })
+    }
+}
+
+/// The host's network is known, and its ports are ours.
+struct Resolved {
+    parsed: Parsed,
+    view: HostView,
+    snapshot: Snapshot,
+    lease: Lease,
+    listeners: Listeners,
+}
+
+impl Resolved {
+    /// Becomes the user we run as, enters or makes the namespaces, makes the link.
+    fn open(mut self) -> Result<Opened, StartError> {
+        let Parsed { config, ids, program, inherited, .. } = &self.parsed;
+        ids.switch()?;
+        let mut watch = None;
+        match (&config.userns, &config.target) {
+            (Some(path), _) => {
+                userns::join(path)?;
+            }
+            (None, _) if config.netns_only => {}
+            (None, Target::Pid(pid)) => {
+                watch = Some(NetnsWatch::process(*pid)?);
+                userns::join_pid(*pid)?;
+            }
+            (None, Target::Command(_) | Target::Shell) => userns::create(Some(*ids))?,
+            (None, Target::Netns(_)) => {}
+        }
+        let target = match (&config.target, program) {
+            (Target::Pid(pid), _) => {
+                if watch.is_none() {
+                    watch = Some(NetnsWatch::process(*pid)?);
+                }
+                Netns::Joined(netns::open_pid(*pid)?)
+            }
+            (Target::Netns(path), _) => {
+                let fd = netns::open_path(path)?;
+                watch = Some(NetnsWatch::path(path)?);
+                Netns::Joined(fd)
+            }
+            (_, Some(program)) => Netns::Spawned(spawn::prepare(program, None, inherited)?),
+            (_, None) => return Err(sys::Error::Other("no command given".into()).into()),
+        };
+        caps::reduce_for_setup()?;
+
+        let ifname = self.ifname();
+        let made = netns::run_in(target.fd(), || self.make_link(&ifname))
+            .map_err(|e| StartError::Io("cannot enter the network namespace", e))??;
+        self.lease.v4 &= made.configured.v4;
+        self.lease.v6 &= made.configured.v6;
+        self.listeners.extend(made.listeners);
+        Ok(Opened {
+            parsed: self.parsed,
+            lease: self.lease,
+            listeners: self.listeners,
+            configured: made.configured,
+            netns: target,
+            watch,
+            tap: made.tap,
+        })
+    }
+
+    fn ifname(&self) -> String {
+        let template = self.view.v4.as_ref().map(|f| &f.ifname);
+        let template = template.or_else(|| self.view.v6.as_ref().map(|f| &f.ifname));
+        self.parsed
+            .config
+            .ifname
+            .as_ref()
+            .or(template)
+            .cloned()
+            .unwrap_or_else(|| DEFAULT_IFNAME.to_owned())
+    }
+
+    /// Runs inside the target namespace.
+    fn make_link(&self, ifname: &str) -> Result<Made, StartError> {
+        let config = &self.parsed.config;
+        let tap = Tap::open(ifname, Offload::Udp)?;
+        let mut socket = netlink::Socket::open()
+            .map_err(|e| StartError::Io("cannot open a netlink socket in the namespace", e))?;
+        let configured =
+            netlink::configure(&mut socket, &self.snapshot, &self.lease, config, ifname)?;
+        let families = (self.lease.v4, self.lease.v6);
+        let mut listeners = open_listeners(&config.tcp_out.rules, families, true)?;
+        listeners.extend(open_listeners(&config.udp_out.rules, families, true)?);
+        Ok(Made { tap, configured, listeners })
+    }
+}
+
+/// What was made inside the target namespace.
+struct Made {
+    tap: Tap,
+    configured: Configured,
+    listeners: Listeners,
+}
+
+/// The target namespace, and how it came to us.
+enum Netns {
+    Spawned(Waiting),
+    Joined(OwnedFd),
+}
+
+impl Netns {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Spawned(waiting) => waiting.netns(),
+            Self::Joined(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// Everything that is ever opened is open.
+struct Opened {
+    parsed: Parsed,
+    lease: Lease,
+    listeners: Listeners,
+    configured: Configured,
+    tap: Tap,
+    netns: Netns,
+    watch: Option<NetnsWatch>,
+}
+
+impl Opened {
+    /// Locks the door: own namespaces, empty root, no capabilities; goes to the background.
+    fn isolate(mut self) -> Result<Sandboxed, StartError> {
+        let background = !self.parsed.config.foreground;
+        let signals = Signals::listen(background)?;
+        let how = if background { sandbox::Run::Background } else { sandbox::Run::Foreground };
+        sandbox::isolate(how)?;
+        let pid_file = self.parsed.pid_file.take();
+        let parent = match self.parsed.null.take() {
+            Some(null) => Some(background::detach(null, pid_file)?),
+            None => {
+                pid_file.map_or(Ok(()), |file| file.write(std::process::id()))?;
+                None
+            }
+        };
+        Ok(Sandboxed { opened: self, signals, parent })
+    }
+}
+
+/// Nothing can be opened by name or gained any more.
+struct Sandboxed {
+    opened: Opened,
+    signals: Signals,
+    parent: Option<Background>,
+}
+
+impl Sandboxed {
+    /// Closes the last doors, lets those who wait go on, and serves.
+    fn run(self) -> Result<ExitCode, StartError> {
+        let start = || {
+            let (engine, allow) = engine(self.opened, self.signals)?;
+            sandbox::seal(allow)?;
+            engine.begin()
+        };
+        match (start(), self.parent) {
+            (Ok(engine), Some(parent)) => {
+                parent.ready()?;
+                Ok(engine.run())
+            }
+            (Ok(engine), None) => Ok(engine.run()),
+            (Err(e), Some(parent)) => {
+                parent.fail(&sys::Error::Other(e.to_string()));
+                Err(e)
+            }
+            (Err(e), None) => Err(e),
+        }
+    }
+}
+
+/// Puts the running parts together.
+fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), StartError> {
+    let Opened { parsed, lease, listeners, configured, tap, netns, watch } = opened;
+    let config = parsed.config;
+    let reactor =
+        Reactor::new(LEFTOVERS).map_err(|e| StartError::Io("cannot create an event set", e))?;
+    let registrar =
+        || reactor.registrar().map_err(|e| StartError::Io("cannot share the event set", e));
+    let mut guest = GuestAddrs::new(&lease, config.addr4.is_some(), config.addr6.is_some());
+    if let Some(link_local) = configured.link_local {
+        guest.learn(link_local.into());
+    }
+    let allow =
+        seccomp::Allow { faccessat: watch.as_ref().is_some_and(|w| w.interval().is_some()) };
+    let life = Lifeline {
+        waiting: match netns {
+            Netns::Spawned(waiting) => Some(waiting),
+            Netns::Joined(_) => None,
+        },
+        child: None,
+        netns: watch,
+    };
+    let setup = Setup {
+        ndp: ndp::Params { ra: !config.config_net, ..ndp::Params::default() },
+        guest,
+        guest_mac: configured.mac,
+        key: parsed.key,
+        flows: MAX_FLOWS,
+        pool: POOL,
+        now: clock(),
+        lease,
+    };
+    let net = Net::new(registrar()?, setup.lease.scope6);
+    let mut translator = Translator::new(setup, tap.tx, net);
+    if config.config_net {
+        // Otherwise the interface is still down, and nobody is there to be asked.
+        translator.solicit_guest();
+    }
+    let engine = Engine {
+        translator,
+        rx: tap.rx,
+        listeners,
+        registrar: registrar()?,
+        reactor,
+        signals,
+        life,
+        stop: None,
+    };
+    Ok((engine, allow))
+}

@@ -1,0 +1,155 @@
+//! Datagram sockets of flows: UDP and ICMP echo.
+//!
+//! System calls: `socket`, `bind`, `connect`, `setsockopt`, `sendto`, `sendmsg`, `recvfrom`.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use super::net::{Net, bind, classify, classify_io, connect, family, set_option, socket};
+use crate::flow::FlowId;
+use crate::translate::{Bind, DatagramSockets, HostError, Received, SockId};
+use crate::wire::{Addr, Endpoint};
+
+/// `UDP_SEGMENT` of `linux/udp.h`.
+const UDP_SEGMENT: i32 = 103;
+
+impl DatagramSockets for Net {
+    fn open_udp(&mut self, id: FlowId, at: Bind, to: Endpoint) -> Result<SockId, HostError> {
+        let fd = socket(family(to), libc::SOCK_DGRAM, 0).map_err(|e| classify_io(&e))?;
+        match at {
+            Bind::Port(port) => {
+                let any = unspecified(to);
+                // Privileged or taken: the kernel chooses another one when we connect [UDP-3].
+                let _ = bind(fd.as_fd(), Endpoint::new(any, port), 0);
+            }
+            Bind::Exactly(local) => {
+                // Beside the listening socket, which has the port too.
+                set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)
+                    .and_then(|()| bind(fd.as_fd(), local, self.scope6()))
+                    .map_err(|e| classify_io(&e))?;
+            }
+        }
+        connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
+        drain(&fd);
+        self.adopt_datagram(fd, id)
+    }
+
+    fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
+        let protocol = if to.addr.is_v4() { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+        let fd = match socket(family(to), libc::SOCK_DGRAM, protocol) {
+            Ok(fd) => fd,
+            Err(e) => {
+                if e.raw_os_error() == Some(libc::EACCES) && !self.told_about_ping {
+                    self.told_about_ping = true;
+                    log::warn!(
+                        "cannot send pings: our group is outside sysctl net.ipv4.ping_group_range"
+                    );
+                }
+                return Err(classify_io(&e));
+            }
+        };
+        connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
+        self.adopt_datagram(fd, id)
+    }
+
+    fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError> {
+        if segment != 0 && data.len() > usize::from(segment) {
+            match send_train(s.0, data, segment) {
+                // No offload on the way out: one by one.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+                    for datagram in data.chunks(segment.into()) {
+                        send_one(s.0, datagram).map_err(|e| classify_io(&e))?;
+                    }
+                    return Ok(());
+                }
+                result => return result.map_err(|e| classify_io(&e)),
+            }
+        }
+        send_one(s.0, data).map_err(|e| classify_io(&e))
+    }
+
+    fn receive_datagram(&mut self, s: SockId, buf: &mut [u8]) -> Received {
+        loop {
+            // SAFETY: the kernel writes at most the length of a buffer we hold exclusively.
+            let n =
+                unsafe { libc::recv(s.0, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) };
+            return match usize::try_from(n) {
+                Ok(n) => Received::Bytes(n),
+                Err(_) => match io::Error::last_os_error().raw_os_error().unwrap_or(0) {
+                    libc::EINTR => continue,
+                    libc::EAGAIN => Received::Empty,
+                    errno => Received::Error(classify(errno)),
+                },
+            };
+        }
+    }
+
+    fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8) {
+        let ttl = i32::from(ttl);
+        let options = if v4 {
+            [(libc::IPPROTO_IP, libc::IP_TTL), (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL)]
+        } else {
+            [
+                (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+                (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS),
+            ]
+        };
+        for (level, name) in options {
+            // Without it the datagram leaves with the host's default.
+            let _ = set_option(s.0, level, name, ttl);
+        }
+    }
+
+    fn close_datagram(&mut self, s: SockId) {
+        self.close_socket(s);
+    }
+}
+
+fn unspecified(to: Endpoint) -> Addr {
+    if to.addr.is_v4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+/// Throws away what arrived between bind and connect: it may be from anybody [UDP-6].
+fn drain(fd: &OwnedFd) {
+    for _ in 0..64 {
+        // SAFETY: a length of 0 lets the kernel write nothing; the datagram is discarded.
+        let n = unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
+        if n < 0 {
+            break;
+        }
+    }
+}
+
+fn send_one(fd: i32, data: &[u8]) -> io::Result<()> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the kernel reads a live slice.
+    let n = unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), flags) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Room for one control message with a 16-bit value, aligned as the kernel wants it.
+#[repr(C, align(8))]
+struct Control([u8; 24]);
+
+fn send_train(fd: i32, data: &[u8], segment: u16) -> io::Result<()> {
+    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut control = Control([0; 24]);
+    // SAFETY: all-zero is a valid msghdr.
+    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    msg.msg_iov = &raw mut iov;
+    msg.msg_iovlen = 1;
+    msg.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: CMSG_SPACE only computes; the room holds a header and two bytes, so the first
+    // header exists and its data can be written. The kernel only reads through `iov`.
+    let n = unsafe {
+        msg.msg_controllen = libc::CMSG_SPACE(2) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const msg);
+        (*header).cmsg_level = libc::SOL_UDP;
+        (*header).cmsg_type = UDP_SEGMENT;
+        (*header).cmsg_len = libc::CMSG_LEN(2) as _;
+        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(segment);
+        libc::sendmsg(fd, &raw const msg, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

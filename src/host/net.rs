@@ -1,0 +1,189 @@
+//! The socket factory: creates, registers, closes.
+//!
+//! System calls: `socket`, `setsockopt`, `getsockopt`, `connect`, `bind`, `close`, `epoll_ctl`.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+
+use super::sockaddr::SockAddr;
+use crate::event::{Registrar, Source};
+use crate::flow::FlowId;
+use crate::translate::{HostError, SockId};
+use crate::wire::Endpoint;
+
+/// Host sockets of every flow.
+#[derive(Debug)]
+pub struct Net {
+    registrar: Registrar,
+    /// Interface index for IPv6 link-local destinations.
+    scope6: u32,
+    /// `SO_PEEK_OFF` works for TCP, over IPv4 and IPv6 [TCP-60].
+    pub(super) peek_off: [bool; 2],
+    /// Where bytes before the offset go when it does not.
+    pub(super) skip: Box<[u8]>,
+    /// The warning about ping sockets was given.
+    pub(super) told_about_ping: bool,
+    /// Sockets open now; equals the number of sockets of live flows.
+    open: usize,
+}
+
+impl Net {
+    /// Sockets will be registered through `registrar`.
+    pub fn new(registrar: Registrar, scope6: u32) -> Self {
+        let peek_off = [libc::AF_INET, libc::AF_INET6].map(|family| {
+            let Ok(fd) = socket(family, libc::SOCK_STREAM, 0) else { return false };
+            set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0).is_ok()
+        });
+        // Only old kernels need the room.
+        let skip = if peek_off == [true, true] { 0 } else { super::tcp::SKIP };
+        Self {
+            registrar,
+            scope6,
+            peek_off,
+            skip: vec![0; skip].into_boxed_slice(),
+            told_about_ping: false,
+            open: 0,
+        }
+    }
+
+    /// Sockets open now.
+    pub fn open_sockets(&self) -> usize {
+        self.open
+    }
+
+    /// Takes over a connected TCP socket, for flow `id`.
+    pub fn adopt_stream(&mut self, fd: OwnedFd, id: FlowId, v4: bool) -> Result<SockId, HostError> {
+        super::tcp::prepare(fd.as_raw_fd(), self.peek_off[usize::from(!v4)]);
+        self.adopt(fd, id)
+    }
+
+    /// Takes over a socket for flow `id`.
+    pub(super) fn adopt(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
+        self.adopt_side(fd, id, false)
+    }
+
+    /// As [`Net::adopt`], for one of the two sockets of a spliced flow.
+    pub fn adopt_side(&mut self, fd: OwnedFd, id: FlowId, side: bool) -> Result<SockId, HostError> {
+        use std::os::fd::AsFd as _;
+        self.registrar
+            .add(fd.as_fd(), Source::Flow { id, side }, true)
+            .map_err(|_| HostError::Exhausted)?;
+        self.open += 1;
+        Ok(SockId(fd.into_raw_fd()))
+    }
+
+    /// Interface index for link-local destinations.
+    pub(super) fn scope6(&self) -> u32 {
+        self.scope6
+    }
+
+    /// Registers a datagram socket: readable only, a write edge for every send would be waste.
+    pub(super) fn adopt_datagram(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
+        use std::os::fd::AsFd as _;
+        self.registrar
+            .add(fd.as_fd(), Source::Flow { id, side: false }, false)
+            .map_err(|_| HostError::Exhausted)?;
+        self.open += 1;
+        Ok(SockId(fd.into_raw_fd()))
+    }
+
+    /// Closes a socket. Closing also takes it out of the event set.
+    pub(super) fn close_socket(&mut self, s: SockId) {
+        if s.0 < 0 {
+            return;
+        }
+        // SAFETY: the id is a descriptor that `adopt` took over, and its flow gives it up here,
+        // the only place that closes it.
+        drop(unsafe { OwnedFd::from_raw_fd(s.0) });
+        self.open -= 1;
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        debug_assert!(self.open == 0 || std::thread::panicking(), "{} sockets leaked", self.open);
+    }
+}
+
+/// Creates a non-blocking socket.
+pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers are passed; the result is checked and owned from here on.
+    unsafe {
+        match libc::socket(family, kind, protocol) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// The address family of an endpoint.
+pub(super) fn family(e: Endpoint) -> i32 {
+    if e.addr.is_v4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// Sets an integer option.
+pub(super) fn set_option(fd: i32, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(4);
+    // SAFETY: the kernel reads one int, which lives until the call returns.
+    let r = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), len) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Connects; `Ok(false)` means in progress.
+pub(super) fn connect(fd: BorrowedFd<'_>, to: Endpoint, scope: u32) -> io::Result<bool> {
+    let addr = SockAddr::new(to, scope);
+    // SAFETY: the address is valid for the length given until the call returns.
+    if unsafe { libc::connect(fd.as_raw_fd(), addr.as_ptr(), addr.len()) } == 0 {
+        return Ok(true);
+    }
+    let e = io::Error::last_os_error();
+    if e.raw_os_error() == Some(libc::EINPROGRESS) { Ok(false) } else { Err(e) }
+}
+
+/// Binds to an address.
+pub(super) fn bind(fd: BorrowedFd<'_>, to: Endpoint, scope: u32) -> io::Result<()> {
+    let addr = SockAddr::new(to, scope);
+    // SAFETY: the address is valid for the length given until the call returns.
+    let r = unsafe { libc::bind(fd.as_raw_fd(), addr.as_ptr(), addr.len()) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes the pending error of a socket, 0 if there is none.
+pub(super) fn take_error(fd: i32) -> i32 {
+    let mut value = 0i32;
+    let mut len = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(4);
+    // SAFETY: the kernel writes one int and its length, both of which live until it returns.
+    let r = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if r < 0 { libc::EBADF } else { value }
+}
+
+/// Sorts an errno by what the guest should learn.
+pub(super) fn classify(errno: i32) -> HostError {
+    match errno {
+        libc::ECONNREFUSED => HostError::Refused,
+        libc::EHOSTUNREACH
+        | libc::ENETUNREACH
+        | libc::ENETDOWN
+        | libc::EHOSTDOWN
+        | libc::EADDRNOTAVAIL => HostError::Unreachable,
+        libc::ETIMEDOUT => HostError::TimedOut,
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN => {
+            HostError::Exhausted
+        }
+        _ => HostError::Other,
+    }
+}
+
+/// [`classify`] for a failed call.
+pub(super) fn classify_io(e: &io::Error) -> HostError {
+    classify(e.raw_os_error().unwrap_or(0))
+}

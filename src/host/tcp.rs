@@ -1,0 +1,177 @@
+//! TCP sockets of flows.
+//!
+//! System calls: `sendmsg`, `recvfrom`, `recvmsg`, `setsockopt`, `getsockopt`, `shutdown`.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use super::info;
+use super::net::{Net, classify, classify_io, connect, family, set_option, socket, take_error};
+use crate::flow::FlowId;
+use crate::translate::{Connected, HostError, Peeked, Sent, SockId, TcpSockets, TcpView};
+use crate::wire::Endpoint;
+
+/// Room to skip bytes in, without `SO_PEEK_OFF`.
+pub(super) const SKIP: usize = 1 << 20;
+
+/// How often that room is used per call: 16 MiB in flight, the largest window we honour.
+const SKIPS: usize = 16;
+
+impl TcpSockets for Net {
+    fn connect(&mut self, id: FlowId, to: Endpoint) -> Result<Connected, HostError> {
+        let fd = socket(family(to), libc::SOCK_STREAM, 0).map_err(|e| classify_io(&e))?;
+        prepare(fd.as_raw_fd(), self.peek_off[usize::from(!to.addr.is_v4())]);
+        let at_once = connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
+        let sock = self.adopt(fd, id)?;
+        Ok(if at_once { Connected::Now(sock) } else { Connected::Later(sock) })
+    }
+
+    fn connect_error(&mut self, s: SockId) -> Option<HostError> {
+        match take_error(s.0) {
+            0 => None,
+            errno => Some(classify(errno)),
+        }
+    }
+
+    fn send(&mut self, s: SockId, data: &[IoSlice<'_>]) -> Sent {
+        // SAFETY: all-zero is a valid msghdr.
+        let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+        msg.msg_iov = data.as_ptr().cast_mut().cast();
+        msg.msg_iovlen = data.len() as _;
+        loop {
+            // SAFETY: IoSlice has the layout of iovec, the kernel only reads through it, and the
+            // slices outlive the call.
+            let n = unsafe {
+                libc::sendmsg(s.0, &raw const msg, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+            };
+            return match usize::try_from(n) {
+                Ok(n) => Sent::Bytes(n),
+                Err(_) => match io::Error::last_os_error().raw_os_error() {
+                    Some(libc::EINTR) => continue,
+                    Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Sent::Bytes(0),
+                    _ => Sent::Broken,
+                },
+            };
+        }
+    }
+
+    fn peek(&mut self, s: SockId, offset: u32, buf: &mut [u8]) -> Peeked {
+        if self.peek_off == [true, true] {
+            return received(receive(s.0, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK), 0);
+        }
+        self.peek_beyond(s, offset as usize, buf)
+    }
+
+    fn seek(&mut self, s: SockId, offset: u32) -> bool {
+        if self.peek_off != [true, true] {
+            return true;
+        }
+        let offset = i32::try_from(offset).unwrap_or(i32::MAX);
+        set_option(s.0, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset).is_ok()
+    }
+
+    fn discard(&mut self, s: SockId, n: u32) -> bool {
+        let mut left = n as usize;
+        while left > 0 {
+            // For TCP, MSG_TRUNC removes without copying; the buffer is not touched (tcp(7)).
+            match received(receive(s.0, std::ptr::null_mut(), left, libc::MSG_TRUNC), 0) {
+                Peeked::Bytes(n) => left = left.saturating_sub(n),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn shutdown(&mut self, s: SockId) -> bool {
+        // SAFETY: no pointers are passed.
+        unsafe { libc::shutdown(s.0, libc::SHUT_WR) == 0 }
+    }
+
+    fn view(&mut self, s: SockId) -> Option<TcpView> {
+        info::view(s.0)
+    }
+
+    fn free_space(&mut self, s: SockId) -> u32 {
+        info::free_space(s.0)
+    }
+
+    fn send_buffer(&mut self, s: SockId) -> u32 {
+        info::send_buffer(s.0)
+    }
+
+    fn close(&mut self, s: SockId) {
+        self.close_socket(s);
+    }
+
+    fn abort(&mut self, s: SockId) {
+        linger_reset(s.0);
+        self.close_socket(s);
+    }
+}
+
+impl Net {
+    /// Peeks without `SO_PEEK_OFF`: everything in flight is copied again, to nowhere.
+    fn peek_beyond(&mut self, s: SockId, offset: usize, buf: &mut [u8]) -> Peeked {
+        let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; SKIPS + 1];
+        let mut left = offset;
+        let mut used = 0;
+        while left > 0 {
+            if used == SKIPS {
+                return Peeked::Broken;
+            }
+            let n = left.min(self.skip.len());
+            iov[used] = libc::iovec { iov_base: self.skip.as_mut_ptr().cast(), iov_len: n };
+            left -= n;
+            used += 1;
+        }
+        iov[used] = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        // SAFETY: all-zero is a valid msghdr.
+        let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+        msg.msg_iov = iov.as_mut_ptr();
+        msg.msg_iovlen = (used + 1) as _;
+        // SAFETY: every element points at memory that we hold exclusively for the call; parts of
+        // the same scratch room may be written several times, which is as good as once.
+        let n = unsafe { libc::recvmsg(s.0, &raw mut msg, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        received(n, offset)
+    }
+}
+
+/// Options every TCP socket of a flow needs [TCP-94]. Failures cost performance, no more.
+pub(super) fn prepare(fd: i32, peek_off: bool) {
+    // Message boundaries of the guest are not known here: never wait for more.
+    let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+    if peek_off {
+        let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0);
+    }
+}
+
+/// Makes the next close send RST [TCP-20].
+pub(super) fn linger_reset(fd: i32) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let len = libc::socklen_t::try_from(size_of::<libc::linger>()).unwrap_or(0);
+    // SAFETY: the kernel reads one struct linger, which lives until the call returns. Failing is
+    // harmless: the close then is an orderly one.
+    unsafe {
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), len);
+    }
+}
+
+fn receive(fd: i32, buf: *mut libc::c_void, len: usize, flags: i32) -> isize {
+    // SAFETY: callers pass a buffer of `len` bytes they hold exclusively, or none together with
+    // MSG_TRUNC on a TCP socket, which the kernel does not write to.
+    unsafe { libc::recv(fd, buf, len, flags | libc::MSG_DONTWAIT) }
+}
+
+fn received(n: isize, skipped: usize) -> Peeked {
+    match usize::try_from(n) {
+        Ok(0) => Peeked::End,
+        // Without peek offsets a queue that ends at the offset looks the same with and without
+        // FIN; the next event will tell.
+        Ok(n) if n == skipped => Peeked::Empty,
+        Ok(n) => Peeked::Bytes(n.saturating_sub(skipped)),
+        Err(_) => match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => Peeked::Empty,
+            _ => Peeked::Broken,
+        },
+    }
+}

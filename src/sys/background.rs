@@ -1,0 +1,136 @@
+//! Going to the background, and the PID file [LIFE-2, LIFE-3].
+//!
+//! # Theory of operation
+//!
+//! One fork. The child starts a session, loses the terminal at once and goes on; the parent waits
+//! for what it says on a pipe. A zero byte means ready: the parent writes the PID file and exits
+//! 0. Anything else is the text of an error, which the parent prints before it exits 1, as it does
+//! with words of its own if the child just ends. So a caller that sees status 0 can connect at
+//! once, and one that does not sees why.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
+
+use super::error::{Error, What};
+use super::logsink;
+
+/// A PID file, created empty.
+#[derive(Debug)]
+pub struct PidFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Creates or empties the file, mode 0600, as the starting user and before anything is
+    /// sandboxed. It stays empty until we are ready.
+    ///
+    /// # Errors
+    /// It cannot be created. The text names the path.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .what(|| format!("cannot open PID file {}", path.display()))?;
+        Ok(PidFile { file, path: path.to_owned() })
+    }
+
+    /// Writes the number and a newline, in one piece. In the foreground: our own, before the loop.
+    ///
+    /// # Errors
+    /// The disk is full, for example.
+    pub fn write(mut self, pid: u32) -> Result<(), Error> {
+        self.file
+            .write_all(format!("{pid}\n").as_bytes())
+            .what(|| format!("cannot write PID file {}", self.path.display()))
+    }
+}
+
+/// `/dev/null`, opened while there are still files to open.
+#[derive(Debug)]
+pub struct Null(OwnedFd);
+
+impl Null {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open() -> Result<Self, Error> {
+        let file = OpenOptions::new().read(true).write(true).open("/dev/null");
+        Ok(Null(file.what(|| "cannot open /dev/null".into())?.into()))
+    }
+}
+
+/// The child's side: a parent that waits for an answer. Dropping it means failure.
+#[derive(Debug)]
+pub struct Background(OwnedFd);
+
+impl Background {
+    /// Everything works: the parent exits 0. To be called just before the loop, after
+    /// [`seal`](super::sandbox::seal).
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn ready(self) -> Result<(), Error> {
+        nix::unistd::write(&self.0, &[0]).what(|| "cannot report readiness".into()).map(drop)
+    }
+
+    /// It does not: the parent prints the error and exits 1. The caller ends.
+    pub fn fail(self, error: &Error) {
+        let _ = nix::unistd::write(&self.0, error.to_string().as_bytes());
+    }
+}
+
+/// Forks. Returns in the child only, which has no standard streams any more; the parent does not
+/// return.
+///
+/// Belongs after [`isolate`](super::sandbox::isolate), so that the child starts the PID namespace,
+/// and before [`seal`](super::sandbox::seal), in a process with a single thread.
+///
+/// # Errors
+/// No process can be started.
+pub fn detach(null: Null, pid_file: Option<PidFile>) -> Result<Background, Error> {
+    let (answer, say) = pipe2(OFlag::O_CLOEXEC).what(|| "cannot create a pipe".into())?;
+    // SAFETY: there is one thread, so no lock can be held by another one in the child.
+    match unsafe { fork() }.what(|| "cannot start the background process".into())? {
+        ForkResult::Parent { child } => {
+            drop(say);
+            let mut text = Vec::new();
+            let _ = File::from(answer).read_to_end(&mut text);
+            let pid = u32::try_from(child.as_raw()).unwrap_or(0);
+            std::process::exit(report(&text, pid, pid_file));
+        }
+        ForkResult::Child => {
+            drop(answer);
+            let what = || "cannot detach from the terminal".to_owned();
+            setsid().what(what)?;
+            logsink::detach();
+            dup2_stdin(null.0.as_fd()).what(what)?;
+            dup2_stdout(null.0.as_fd()).what(what)?;
+            dup2_stderr(null.0.as_fd()).what(what)?;
+            Ok(Background(say))
+        }
+    }
+}
+
+/// What the parent makes of the answer: its exit status.
+fn report(text: &[u8], pid: u32, pid_file: Option<PidFile>) -> i32 {
+    match text {
+        [0] => match pid_file.map_or(Ok(()), |file| file.write(pid)) {
+            Ok(()) => return 0,
+            Err(error) => log::error!("{error}"),
+        },
+        [] => log::error!("the background process ended unexpectedly"),
+        text => log::error!("{}", String::from_utf8_lossy(text)),
+    }
+    1
+}

@@ -1,0 +1,174 @@
+//! What the host's network looks like: template interfaces, addresses, gateways, resolvers.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::addrs::{self, Address};
+use super::links::{self, Link, understood};
+use super::message::{AddrHeader, GETADDR, GETROUTE, Message, NEWADDR, NEWROUTE};
+use super::routes::{self, Route};
+use super::{INET, INET6, Socket};
+use crate::config::{Config, HostAddr4, HostAddr6, HostFamily, HostView, ResolvConf};
+
+/// Why the host's network could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoverError {
+    /// `-i` names an interface that does not exist.
+    #[error("Invalid interface name {name}: {source}")]
+    NoSuchInterface {
+        /// The name.
+        name: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// The kernel refused a dump, or the socket failed.
+    #[error("Cannot read {what} of the host: {source}")]
+    Dump {
+        /// What was being read.
+        what: &'static str,
+        /// The kernel's error.
+        source: io::Error,
+    },
+}
+
+/// Reads the host's network through a socket in the host's namespace [NL-2, NL-3, NL-4, NL-6].
+///
+/// A family without a template interface, or whose template has no usable address, is `None` in
+/// the result: it is run in local mode. `resolv_conf` is the resolver configuration to read; if
+/// it cannot be read there are no resolvers.
+///
+/// # Errors
+/// See [`DiscoverError`].
+pub fn discover(
+    socket: &mut Socket,
+    config: &Config,
+    resolv_conf: &Path,
+) -> Result<HostView, DiscoverError> {
+    let links = links::all(socket).map_err(|source| dump_error("interfaces", source))?;
+    let fixed = match &config.template {
+        Some(name) => Some(
+            links::by_name(socket, name)
+                .map_err(|source| DiscoverError::NoSuchInterface { name: name.clone(), source })?,
+        ),
+        None => None,
+    };
+    let v4 = if config.v4 { family(socket, &links, fixed.as_ref(), INET)? } else { None };
+    let v6 = if config.v6 { family(socket, &links, fixed.as_ref(), INET6)? } else { None };
+    let resolvers = ResolvConf::read(resolv_conf);
+    Ok(HostView {
+        v4: v4.and_then(Found::v4),
+        v6: v6.and_then(Found::v6),
+        resolvers: resolvers.nameservers,
+        search: resolvers.search,
+    })
+}
+
+/// The routes of a family's main table, in the kernel's order; through one interface or all.
+pub(super) fn dump_routes(
+    socket: &mut Socket,
+    family: u8,
+    index: Option<u32>,
+) -> Result<Vec<Message>, DiscoverError> {
+    socket
+        .dump(GETROUTE, NEWROUTE, &routes::dump_body(family, index))
+        .map_err(|source| dump_error("routes", source))
+}
+
+/// The addresses of a family on one interface, as messages.
+pub(super) fn dump_addrs(
+    socket: &mut Socket,
+    family: u8,
+    index: u32,
+) -> Result<Vec<Message>, DiscoverError> {
+    let body = AddrHeader { family, index, ..AddrHeader::default() }.body(&Default::default());
+    let mut messages =
+        socket.dump(GETADDR, NEWADDR, &body).map_err(|source| dump_error("addresses", source))?;
+    // Kernels without strict checking send those of all interfaces; an unregistered family is
+    // answered with those of all families.
+    messages.retain(|m| {
+        AddrHeader::parse(&m.body).is_some_and(|h| h.index == index && h.family == family)
+    });
+    Ok(messages)
+}
+
+/// The addresses of a family on one interface.
+pub(super) fn read_addrs(
+    socket: &mut Socket,
+    family: u8,
+    index: u32,
+) -> Result<Vec<Address>, DiscoverError> {
+    Ok(understood(&dump_addrs(socket, family, index)?, Address::parse, "address"))
+}
+
+/// A template interface with what we need of it.
+struct Found {
+    index: u32,
+    name: String,
+    gateway: Option<IpAddr>,
+    addrs: Vec<Address>,
+}
+
+impl Found {
+    fn v4(self) -> Option<HostFamily<HostAddr4>> {
+        let chosen = addrs::choose(&self.addrs)?;
+        let IpAddr::V4(addr) = chosen.ip else { return None };
+        Some(HostFamily {
+            ifindex: self.index,
+            ifname: self.name,
+            addr: HostAddr4 { addr, prefix: chosen.prefix },
+            gateway: self.gateway,
+            link_local: None,
+        })
+    }
+
+    /// IPv6 needs a link-local address too [NL-6].
+    fn v6(self) -> Option<HostFamily<HostAddr6>> {
+        let chosen = addrs::choose(&self.addrs)?;
+        let IpAddr::V6(addr) = chosen.ip else { return None };
+        let IpAddr::V6(link_local) = addrs::choose_link_local(&self.addrs)?.ip else { return None };
+        Some(HostFamily {
+            ifindex: self.index,
+            ifname: self.name,
+            addr: HostAddr6 { addr, prefix: chosen.prefix },
+            gateway: self.gateway,
+            link_local: Some(link_local),
+        })
+    }
+}
+
+fn family(
+    socket: &mut Socket,
+    links: &[Link],
+    fixed: Option<&Link>,
+    family: u8,
+) -> Result<Option<Found>, DiscoverError> {
+    let messages = dump_routes(socket, family, None)?;
+    let mut routes = understood(&messages, Route::parse, "route");
+    routes.retain(|r| r.is_ordinary(family));
+    let Some(link) = fixed.or_else(|| automatic(links, &routes, family)) else { return Ok(None) };
+    Ok(Some(Found {
+        index: link.index,
+        name: link.name.clone(),
+        gateway: routes::gateway(&routes, link.index),
+        addrs: read_addrs(socket, family, link.index)?,
+    }))
+}
+
+fn automatic<'a>(links: &'a [Link], routes: &[Route], family: u8) -> Option<&'a Link> {
+    let by_index = |index| links.iter().find(|l| l.index == index);
+    let eligible = |index| by_index(index).is_some_and(|l| !l.is_loopback());
+    let template = routes::template(routes, eligible)?;
+    let link = by_index(template.index)?;
+    let (version, name) = (if family == INET { 4 } else { 6 }, &link.name);
+    match (template.default, template.others) {
+        (_, 0) => {}
+        (true, _) => log::info!("Multiple default IPv{version} routes, picked first: {name}"),
+        (false, _) => log::info!("Multiple interfaces with IPv{version} routes, picked {name}"),
+    }
+    Some(link)
+}
+
+fn dump_error(what: &'static str, source: io::Error) -> DiscoverError {
+    DiscoverError::Dump { what, source }
+}

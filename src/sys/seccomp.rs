@@ -1,0 +1,193 @@
+//! The system call filter [SANDBOX-10, SANDBOX-11].
+//!
+//! # Theory of operation
+//!
+//! An allow-list; anything else kills the process (SIGSYS, a shell shows 159). There is no call in
+//! it that opens a file by name, executes, forks, traces, mounts, changes ids or namespaces, or
+//! maps executable memory.
+//!
+//! The lists below are by the part of the program that makes the call, with the reason. A call
+//! with a condition on its arguments is evaluated every time; one without is decided by the
+//! kernel's own cache (Linux 5.11), so the length of the list costs the data path nothing: no call
+//! made per packet has a condition.
+//!
+//! The list serves glibc and musl, and the machines that `seccompiler` knows: x86_64, aarch64 and
+//! riscv64. On others compiling the filter fails, and so does the start.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use super::error::Error;
+
+/// What the process needs beyond the common list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// A namespace is watched by asking whether its file still exists
+    /// ([`NetnsWatch::interval`](super::watch::NetnsWatch::interval) is set).
+    pub faccessat: bool,
+}
+
+/// A compiled filter.
+#[derive(Debug)]
+pub struct Filter(BpfProgram);
+
+impl Filter {
+    /// Compiles the filter for this process: after a fork, not before.
+    ///
+    /// # Errors
+    /// The machine is not supported.
+    pub fn compile(allow: Allow) -> Result<Self, Error> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
+        let filter = SeccompFilter::new(
+            rules(allow)?,
+            SeccompAction::KillProcess,
+            SeccompAction::Allow,
+            arch,
+        )
+        .map_err(failed)?;
+        BpfProgram::try_from(filter).map(Filter).map_err(failed)
+    }
+
+    /// Installs it, for good.
+    ///
+    /// # Errors
+    /// The kernel has no filters or refuses this one.
+    pub fn install(&self) -> Result<(), Error> {
+        seccompiler::apply_filter(&self.0).map_err(|error| {
+            Error::Other(format!("cannot install the system call filter: {error}"))
+        })
+    }
+}
+
+/// The loop: `event`, timers and signals.
+const EVENT: &[i64] = &[
+    libc::SYS_epoll_pwait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_ctl,
+    libc::SYS_ppoll, // state of a pidfd
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_clock_gettime,   // where the vDSO cannot answer
+    libc::SYS_restart_syscall, // after a stop and continue
+];
+
+/// Data: `link`, `host`, the log, the end of a namespace watch.
+const DATA: &[i64] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_splice,
+    libc::SYS_pipe2,
+    libc::SYS_close,
+    libc::SYS_lseek,
+    libc::SYS_fsync,
+];
+
+/// Sockets of flows: `host`. `socket` itself is restricted below.
+const SOCKETS: &[i64] = &[
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_listen,
+    libc::SYS_accept4,
+    libc::SYS_shutdown,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+];
+
+/// Language runtime and allocator. `mmap` and `mprotect` are restricted below.
+const RUNTIME: &[i64] = &[
+    libc::SYS_brk,         // glibc's heap
+    libc::SYS_munmap,      // large blocks, musl's heap
+    libc::SYS_mremap,      // growing a large block
+    libc::SYS_madvise,     // giving back a part
+    libc::SYS_futex,       // locks inside the libraries, even if never contended by us
+    libc::SYS_getrandom,   // keys of hash tables
+    libc::SYS_sigaltstack, // std takes its overflow stack down in exit()
+    libc::SYS_exit_group,
+    libc::SYS_exit,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigprocmask, // abort()
+    libc::SYS_rt_sigaction,   // abort() resets SIGABRT
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_waitid, // the command's status
+    libc::SYS_wait4,
+];
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn rules(allow: Allow) -> Result<Rules, Error> {
+    let mut rules: Rules =
+        [EVENT, DATA, SOCKETS, RUNTIME].concat().into_iter().map(|call| (call, vec![])).collect();
+    if allow.faccessat {
+        rules.insert(libc::SYS_faccessat, vec![]);
+    }
+
+    // Networks only: no netlink, no packet sockets, no UNIX peers by abstract name.
+    one_of(&mut rules, libc::SYS_socket, 0, &[libc::AF_INET, libc::AF_INET6])?;
+    // Status flags; std checks descriptors in debug builds; sizes of splice pipes.
+    one_of(
+        &mut rules,
+        libc::SYS_fcntl,
+        1,
+        &[
+            libc::F_GETFL,
+            libc::F_SETFL,
+            libc::F_GETFD,
+            libc::F_SETFD,
+            libc::F_GETPIPE_SZ,
+            libc::F_SETPIPE_SZ,
+            libc::F_DUPFD_CLOEXEC,
+        ],
+    )?;
+    // `set_nonblocking` of std, and the fill of socket queues.
+    // The type of a request differs between C libraries; these numbers have 16 bits.
+    #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)]
+    let requests = [libc::FIONBIO as i32, libc::FIONREAD as i32, libc::TIOCOUTQ as i32];
+    one_of(&mut rules, libc::SYS_ioctl, 1, &requests)?;
+    // Memory that is not executable.
+    let executable = u64::from(libc::PROT_EXEC.unsigned_abs());
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let not_executable = condition(2, SeccompCmpOp::MaskedEq(executable), 0)?;
+        rules.insert(call, vec![SeccompRule::new(vec![not_executable]).map_err(failed)?]);
+    }
+    // abort() signals itself: our own process only.
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    one_of(&mut rules, libc::SYS_tgkill, 0, &[own])?;
+    one_of(&mut rules, libc::SYS_tkill, 0, &[own])?;
+    Ok(rules)
+}
+
+/// Allows a call if its 32-bit argument number `index` is one of `values`.
+fn one_of(rules: &mut Rules, call: i64, index: u8, values: &[i32]) -> Result<(), Error> {
+    let mut alternatives = Vec::with_capacity(values.len());
+    for value in values {
+        let condition = condition(index, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))?;
+        alternatives.push(SeccompRule::new(vec![condition]).map_err(failed)?);
+    }
+    rules.insert(call, alternatives);
+    Ok(())
+}
+
+fn condition(index: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value).map_err(failed)
+}
+
+#[allow(clippy::needless_pass_by_value)] // used as `map_err(failed)`
+fn failed(error: seccompiler::BackendError) -> Error {
+    Error::Other(format!("cannot compile the system call filter: {error}"))
+}

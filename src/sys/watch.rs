@@ -1,0 +1,176 @@
+//! Noticing that the target network namespace is gone [LIFE-11].
+//!
+//! # Theory of operation
+//!
+//! A namespace that belongs to a process is gone when the process is: a pidfd tells. A namespace
+//! bound to a file is gone when the name is: inotify on the directory tells. Where that does not
+//! work (kernel file systems announce nothing; the user's inotify instances may be used up) the
+//! file is asked for once per second.
+//!
+//! The watch is set up while files can still be opened, and works from inside the sandbox: it
+//! keeps descriptors only.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use super::error::{Error, What};
+
+/// File systems that send no events for names that disappear.
+const SILENT: [FsType; 2] = [nix::sys::statfs::PROC_SUPER_MAGIC, FsType(0x6265_6572)]; // sysfs
+/// devpts, likewise (linux/magic.h).
+const DEVPTS: FsType = FsType(0x1cd1);
+
+/// A network namespace being watched.
+#[derive(Debug)]
+pub struct NetnsWatch {
+    how: How,
+    gone: bool,
+}
+
+#[derive(Debug)]
+enum How {
+    Process(OwnedFd),
+    Name { inotify: Inotify, name: OsString },
+    Ask { dir: File, name: CString },
+}
+
+impl NetnsWatch {
+    /// Watches a process.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn process(pid: i32) -> Result<Self, Error> {
+        // SAFETY: takes integers only.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+        let fd = fd.map_err(|errno| match errno {
+            Errno::ESRCH => Error::Other(format!("process {pid} does not exist")),
+            errno => Error::Call { what: format!("cannot watch process {pid}"), errno },
+        })?;
+        let fd = i32::try_from(fd).map_err(|_| Error::Other("bad descriptor".into()))?;
+        // SAFETY: the kernel has just created it for us.
+        Ok(Self::new(How::Process(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    /// Watches the file of a namespace. `/proc/PID/ns/net` is its process.
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub fn path(path: &Path) -> Result<Self, Error> {
+        if let Some(pid) = process_of(path) {
+            return Self::process(pid);
+        }
+        let what = || format!("cannot watch {}", path.display());
+        let name = path.file_name().ok_or_else(|| Error::Other(what()))?;
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let dir = File::open(parent).what(what)?;
+        let ask = CString::new(name.as_bytes()).map_err(|_| Error::Other(what()))?;
+        let silent = fstatfs(&dir).is_ok_and(|fs| {
+            SILENT.contains(&fs.filesystem_type()) || fs.filesystem_type() == DEVPTS
+        });
+        let how = match inotify(parent) {
+            Ok(inotify) if !silent => How::Name { inotify, name: name.to_owned() },
+            _ => How::Ask { dir: dir.try_clone().what(what)?, name: ask.clone() },
+        };
+        let mut watch = Self::new(how);
+        // It may have gone before the watch was there.
+        watch.gone = !exists(&dir, &ask);
+        Ok(watch)
+    }
+
+    /// The descriptor to register for reading, if there is one.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.how {
+            How::Process(fd) => Some(fd.as_fd()),
+            How::Name { inotify, .. } => Some(inotify.as_fd()),
+            How::Ask { .. } => None,
+        }
+    }
+
+    /// How often to ask [`gone`](Self::gone) where there is no descriptor; the filter has to
+    /// allow it ([`Allow::faccessat`](super::seccomp::Allow)).
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        matches!(self.how, How::Ask { .. }).then_some(Duration::from_secs(1))
+    }
+
+    /// Whether the namespace is gone. To be asked once before the loop, then on every event.
+    pub fn gone(&mut self) -> bool {
+        if !self.gone {
+            self.gone = match &self.how {
+                How::Process(fd) => {
+                    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+                    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+                }
+                How::Name { inotify, name } => deleted(inotify, name),
+                How::Ask { dir, name } => !exists(dir, name),
+            };
+        }
+        self.gone
+    }
+
+    fn new(how: How) -> Self {
+        NetnsWatch { how, gone: false }
+    }
+}
+
+/// The process whose namespace `/proc/PID/ns/net` is.
+fn process_of(path: &Path) -> Option<i32> {
+    let rest = path.strip_prefix("/proc").ok()?;
+    let pid = rest.to_str()?.strip_suffix("/ns/net")?;
+    // Names a process only in decimal: not "self", and no sign.
+    pid.bytes().all(|byte| byte.is_ascii_digit()).then(|| pid.parse().ok())?
+}
+
+fn inotify(dir: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(dir, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF)?;
+    Ok(inotify)
+}
+
+/// Reads all events; true if one says that `name`, or the directory with it, was deleted.
+fn deleted(inotify: &Inotify, name: &OsStr) -> bool {
+    let mut deleted = false;
+    while let Ok(events) = inotify.read_events() {
+        deleted |= events.iter().any(|event| {
+            event.mask.contains(AddWatchFlags::IN_DELETE_SELF)
+                || event.name.as_deref() == Some(name)
+        });
+    }
+    deleted
+}
+
+/// Whether the name is still there. Access denied means that it is.
+fn exists(dir: &File, name: &CString) -> bool {
+    // The bare system call: the library's has other ways to do it, which the filter would not know.
+    // SAFETY: a descriptor of ours and a NUL-terminated name, neither kept.
+    let result =
+        unsafe { libc::syscall(libc::SYS_faccessat, dir.as_raw_fd(), name.as_ptr(), libc::F_OK) };
+    matches!(Errno::result(result), Ok(_) | Err(Errno::EACCES))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_plain_process_paths_are_processes() {
+        assert_eq!(process_of(Path::new("/proc/42/ns/net")), Some(42));
+        for other in ["/proc/self/ns/net", "/proc/+4/ns/net", "/proc//ns/net", "/run/netns/x"] {
+            assert_eq!(process_of(Path::new(other)), None, "{other}");
+        }
+    }
+}

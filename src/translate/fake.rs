@@ -1,0 +1,211 @@
+//! Fakes of the ports, for tests of handlers: a link that records frames, scripted sockets.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use super::{Bind, DatagramSockets, FrameOut, HostError, Io, Now, Received, SockId};
+use crate::config::Lease;
+use crate::flow::{DropReason, Drops, FlowId, Pool};
+use crate::wire::{Addr, Endpoint, Head, Mac, checksum};
+
+/// The flow under test.
+pub(super) const ID: FlowId = FlowId { index: 7, generation: 1 };
+
+/// Its socket.
+pub(super) const SOCK: SockId = SockId(42);
+
+/// The guest's Ethernet address.
+pub(super) const GUEST_MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+
+/// An address and a port.
+pub(super) fn at(addr: &str, port: u16) -> Endpoint {
+    Endpoint::new(addr.parse::<IpAddr>().unwrap().into(), port)
+}
+
+/// An address.
+pub(super) fn addr(addr: &str) -> Addr {
+    at(addr, 0).addr
+}
+
+/// A link that records what it is given.
+pub(super) struct Link {
+    /// Complete frames, checksums completed.
+    pub(super) frames: Vec<Vec<u8>>,
+    /// Can take nothing at all.
+    pub(super) full: bool,
+    /// Loses what it takes.
+    pub(super) lossy: bool,
+    room: Vec<u8>,
+}
+
+impl FrameOut for Link {
+    fn payload(&mut self) -> Option<&mut [u8]> {
+        if self.full { None } else { Some(&mut self.room) }
+    }
+
+    fn send(&mut self, head: &Head, len: usize) -> bool {
+        let mut frame = head.frame().to_vec();
+        frame.extend(&self.room[..len]);
+        let vnet = head.vnet();
+        if vnet.needs_csum {
+            let start = usize::from(vnet.csum_start);
+            let sum = checksum::of(&frame[start..]);
+            let field = start + usize::from(vnet.csum_offset);
+            frame[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        self.control(&frame)
+    }
+
+    fn control(&mut self, frame: &[u8]) -> bool {
+        if !self.lossy {
+            self.frames.push(frame.to_vec());
+        }
+        !self.lossy
+    }
+}
+
+/// Sockets that record what they are told and say what they were told to.
+#[derive(Default)]
+pub(super) struct Sockets {
+    /// UDP sockets opened.
+    pub(super) udp: Vec<(FlowId, Bind, Endpoint)>,
+    /// Ping sockets opened.
+    pub(super) ping: Vec<(FlowId, Endpoint)>,
+    /// Opening fails like this.
+    pub(super) open_error: Option<HostError>,
+    /// Datagrams sent, with segment sizes.
+    pub(super) sent: Vec<(Vec<u8>, u16)>,
+    /// Sending fails like this, once each.
+    pub(super) send_errors: VecDeque<HostError>,
+    /// What receiving will yield.
+    pub(super) incoming: VecDeque<Result<Vec<u8>, HostError>>,
+    /// TTLs set, and whether for IPv4.
+    pub(super) ttls: Vec<(bool, u8)>,
+    /// Sockets closed.
+    pub(super) closed: Vec<SockId>,
+}
+
+impl Sockets {
+    fn open(&self) -> Result<SockId, HostError> {
+        self.open_error.map_or(Ok(SOCK), Err)
+    }
+}
+
+impl DatagramSockets for Sockets {
+    fn open_udp(&mut self, id: FlowId, bind: Bind, to: Endpoint) -> Result<SockId, HostError> {
+        self.udp.push((id, bind, to));
+        self.open()
+    }
+
+    fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
+        self.ping.push((id, to));
+        self.open()
+    }
+
+    fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError> {
+        assert_eq!(s, SOCK);
+        if let Some(e) = self.send_errors.pop_front() {
+            return Err(e);
+        }
+        self.sent.push((data.to_vec(), segment));
+        Ok(())
+    }
+
+    fn receive_datagram(&mut self, s: SockId, buf: &mut [u8]) -> Received {
+        assert_eq!(s, SOCK);
+        match self.incoming.pop_front() {
+            None => Received::Empty,
+            Some(Err(e)) => Received::Error(e),
+            Some(Ok(data)) => {
+                buf[..data.len()].copy_from_slice(&data);
+                Received::Bytes(data.len())
+            }
+        }
+    }
+
+    fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8) {
+        assert_eq!(s, SOCK);
+        self.ttls.push((v4, ttl));
+    }
+
+    fn close_datagram(&mut self, s: SockId) {
+        self.closed.push(s);
+    }
+}
+
+/// Everything a handler may touch.
+pub(super) struct Rig {
+    pub(super) out: Link,
+    pub(super) net: Sockets,
+    pub(super) now: Now,
+    drops: Drops,
+    pool: Pool,
+    lease: Lease,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self {
+            out: Link { frames: Vec::new(), full: false, lossy: false, room: vec![0; 65_536] },
+            net: Sockets::default(),
+            now: Now(1_000_000),
+            drops: Drops::default(),
+            pool: Pool::new(0),
+            lease: lease(),
+        }
+    }
+
+    pub(super) fn io(&mut self) -> Io<'_, Link, Sockets> {
+        Io {
+            out: &mut self.out,
+            net: &mut self.net,
+            pool: &mut self.pool,
+            drops: &mut self.drops,
+            lease: &self.lease,
+            guest_mac: GUEST_MAC,
+            now: self.now,
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn wait_ms(&mut self, ms: u64) {
+        self.now.0 += ms * 1000;
+    }
+
+    /// Puts a payload where a listener would have received it.
+    pub(super) fn fill(&mut self, payload: &[u8]) -> usize {
+        self.out.room[..payload.len()].copy_from_slice(payload);
+        payload.len()
+    }
+
+    /// What was dropped, and how often.
+    pub(super) fn drops(&self) -> Vec<(DropReason, u64)> {
+        self.drops.iter().collect()
+    }
+}
+
+fn lease() -> Lease {
+    Lease {
+        v4: true,
+        v6: true,
+        our_mac: Mac::DEFAULT_OURS,
+        addr4: "192.0.2.10".parse().unwrap(),
+        prefix4: 24,
+        gateway4: "192.0.2.1".parse().unwrap(),
+        addr6: Some("2001:db8::10".parse().unwrap()),
+        gateway6: Some("fe80::1".parse().unwrap()),
+        our_ll: "fe80::1".parse().unwrap(),
+        mtu: 65520,
+        map_host_loopback4: None,
+        map_host_loopback6: None,
+        dns_match4: None,
+        dns_match6: None,
+        dns_host4: None,
+        dns_host6: None,
+        dns4: Vec::new(),
+        dns6: Vec::new(),
+        search: Vec::new(),
+        scope6: 0,
+    }
+}

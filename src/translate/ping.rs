@@ -1,0 +1,229 @@
+//! ICMP echo: the guest's pings, on one ping socket per identifier and destination.
+//!
+//! # Theory of operation
+//!
+//! Echo requests go out through an unprivileged ping socket. The kernel writes its own identifier
+//! into them, and delivers the replies that carry it: a process cannot take another one's replies,
+//! and neither can we [ICMP-2]. A reply gets the guest's identifier back.
+//!
+//! Replies are passed on one by one as they come, whatever their sequence number: some programs
+//! send every request with the same one [ICMP-5].
+
+use std::net::IpAddr;
+
+use super::{DatagramSockets, Deadline, FrameOut, Io, Now, Received, SockId, Verdict};
+use crate::flow::{DropReason, FlowId, Tuple};
+use crate::wire::checksum::Checksum;
+use crate::wire::{Addr, Endpoint, Head, Path, proto};
+
+/// How long after the last request a flow ends, milliseconds [ICMP-6].
+const IDLE_MS: u64 = 60_000;
+
+/// Errors in one visit after which the socket is beyond hope.
+const MAX_ERRORS: u32 = 8;
+
+/// Echo request and echo reply (RFC 792).
+const ECHO_V4: (u8, u8) = (8, 0);
+
+/// Echo request and echo reply (RFC 4443, 4).
+const ECHO_V6: (u8, u8) = (128, 129);
+
+/// The identifier of an echo request, or `None` if the ICMP message is nothing of the kind
+/// [ICMP-1].
+pub fn request_id(protocol: u8, message: &[u8]) -> Option<u16> {
+    let [kind, code, _, _, i0, i1, _, _] = *message.first_chunk::<8>()?;
+    let request = match protocol {
+        proto::ICMP => ECHO_V4.0,
+        proto::ICMPV6 => ECHO_V6.0,
+        _ => return None,
+    };
+    if kind == request && code == 0 { Some(u16::from_be_bytes([i0, i1])) } else { None }
+}
+
+/// A sequence of pings with one identifier to one destination.
+#[derive(Debug)]
+pub struct Ping {
+    /// The destination as the guest knows it; port 0.
+    pub ours: Endpoint,
+    /// The guest; its port is the echo identifier.
+    pub guest: Endpoint,
+    /// The ping socket.
+    pub sock: SockId,
+
+    /// Last request.
+    active: Now,
+    /// TTL or hop limit last set on the socket.
+    ttl: Option<u8>,
+    /// The socket may hold more.
+    more: bool,
+}
+
+const _: () = assert!(size_of::<Ping>() <= 192);
+
+impl Ping {
+    /// A flow for the guest's first echo request with identifier `guest.port` to `ours`, which
+    /// is `to` on the host. The request itself is passed to [`Ping::on_guest`] afterwards.
+    ///
+    /// `None` if there can be none; the reason was counted [ICMP-7].
+    pub fn from_guest<O, N: DatagramSockets>(
+        id: FlowId,
+        (ours, guest): (Addr, Endpoint),
+        to: Addr,
+        io: &mut Io<'_, O, N>,
+    ) -> Option<Self> {
+        if !guest.addr.is_unicast() || ours.is_unspecified() {
+            io.drop(DropReason::Martian);
+            return None;
+        }
+        let Ok(sock) = io.net.open_ping(id, Endpoint::new(to, 0)) else {
+            io.drop(DropReason::NoSocket);
+            return None;
+        };
+        Some(Self {
+            ours: Endpoint::new(ours, 0),
+            guest,
+            sock,
+            active: io.now,
+            ttl: None,
+            more: false,
+        })
+    }
+
+    /// The flow's key in the index, for messages of these addresses and this identifier.
+    pub fn key(ours: Addr, guest: Endpoint) -> Tuple {
+        Tuple { protocol: protocol(guest.addr), ours: Endpoint::new(ours, 0), guest }
+    }
+
+    /// The flow's key in the index.
+    pub fn tuple(&self) -> Tuple {
+        Self::key(self.ours.addr, self.guest)
+    }
+
+    /// When the last request will be too long ago.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.active, IDLE_MS.saturating_add(1))
+    }
+
+    /// Gives back what the flow holds.
+    pub fn release<N: DatagramSockets>(&mut self, net: &mut N) {
+        net.close_datagram(self.sock);
+    }
+
+    /// An echo request of the guest: a whole ICMP message, sent with this TTL or hop limit, which
+    /// is passed on. The kernel replaces identifier and checksum [ICMP-3].
+    pub fn on_guest<O, N: DatagramSockets>(
+        &mut self,
+        message: &[u8],
+        ttl: u8,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        if ttl == 0 {
+            io.drop(DropReason::BadHeader);
+            return Verdict::Keep;
+        }
+        self.active = io.now;
+        if self.ttl != Some(ttl) {
+            self.ttl = Some(ttl);
+            io.net.set_ttl(self.sock, self.guest.addr.is_v4(), ttl);
+        }
+        if io.net.send_datagram(self.sock, message, 0).is_err() {
+            // Nothing for the guest [ICMP-8].
+            io.drop(DropReason::HostSend);
+        }
+        Verdict::Keep
+    }
+
+    /// The socket has replies or an error: passes on up to `budget` replies [ICMP-4].
+    pub fn on_socket<O: FrameOut, N: DatagramSockets>(
+        &mut self,
+        budget: u32,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        let mut errors = 0u32;
+        self.more = true;
+        for _ in 0..budget {
+            let Some(room) = io.out.payload() else { break };
+            match io.net.receive_datagram(self.sock, room) {
+                Received::Bytes(len) => {
+                    let reply = room.get_mut(..len).is_some_and(|message| self.restore(message));
+                    if reply {
+                        self.send(len, io);
+                    } else {
+                        io.drop(DropReason::IcmpType);
+                    }
+                }
+                Received::Empty => {
+                    self.more = false;
+                    break;
+                }
+                Received::Error(_) => {
+                    errors = errors.saturating_add(1);
+                    if errors >= MAX_ERRORS {
+                        return Verdict::Close;
+                    }
+                    io.drop(DropReason::HostSend);
+                }
+            }
+        }
+        Verdict::Keep
+    }
+
+    /// True if [`Ping::on_socket`] stopped for want of budget, or of room on the link.
+    pub fn wants_more(&self) -> bool {
+        self.more
+    }
+
+    /// The deadline has passed, or may have.
+    pub fn on_timer(&self, now: Now) -> Verdict {
+        if self.deadline().is_due(now) { Verdict::Close } else { Verdict::Keep }
+    }
+
+    /// Makes a reply from the socket the guest's: its identifier, and a checksum to match. False
+    /// if the message is not an echo reply.
+    fn restore(&self, message: &mut [u8]) -> bool {
+        let (ours, guest) = (self.ours.addr.to_ip(), self.guest.addr.to_ip());
+        let Ok(len) = u32::try_from(message.len()) else { return false };
+        let (mut sum, (_, reply)) = match (ours, guest) {
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                (Checksum::pseudo_v6(src, dst, proto::ICMPV6, len), ECHO_V6)
+            }
+            _ => (Checksum::new(), ECHO_V4),
+        };
+        let Some([kind, code, c0, c1, i0, i1, _, _]) = message.first_chunk_mut::<8>() else {
+            return false;
+        };
+        if *kind != reply || *code != 0 {
+            return false;
+        }
+        [*c0, *c1] = [0, 0];
+        [*i0, *i1] = self.guest.port.to_be_bytes();
+        sum.add(message);
+        if let Some([_, _, c0, c1]) = message.first_chunk_mut::<4>() {
+            [*c0, *c1] = sum.finish().to_be_bytes();
+        }
+        true
+    }
+
+    fn send<O: FrameOut, N>(&self, len: usize, io: &mut Io<'_, O, N>) {
+        let path = Path {
+            src_mac: io.lease.our_mac,
+            dst_mac: io.guest_mac,
+            src: self.ours,
+            dst: self.guest,
+            flow_label: 0,
+        };
+        match Head::raw(&path, protocol(self.guest.addr), len) {
+            Some(head) if io.out.send(&head, len) => {}
+            Some(_) => io.drop(DropReason::LinkFull),
+            None => io.drop(DropReason::NotBuilt),
+        }
+    }
+}
+
+/// The ICMP of this address family.
+fn protocol(addr: Addr) -> u8 {
+    if addr.is_v4() { proto::ICMP } else { proto::ICMPV6 }
+}
+
+#[cfg(test)]
+mod tests;

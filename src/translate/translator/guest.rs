@@ -1,0 +1,234 @@
+//! Reactions to frames of the guest.
+
+use super::settle::Flow;
+use super::{BATCH, Translator};
+use crate::flow::{DropReason, FlowId, Tuple};
+use crate::services::{Outcome, arp, ndp};
+use crate::translate::ping::{self, Ping};
+use crate::translate::tcp::{self, Opened, Tcp};
+use crate::translate::udp::{Timeouts, UdpFlow};
+use crate::translate::{DatagramSockets, FrameOut, TcpSockets, Verdict};
+use crate::wire::{
+    Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
+    proto,
+};
+
+impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+    /// A frame of the guest. After the last one of a batch, call [`Translator::end_batch`].
+    pub fn on_frame(&mut self, vnet: &Vnet, data: &[u8]) {
+        let frame = match Frame::parse(data) {
+            Ok(frame) => frame,
+            Err(e) => {
+                return self.drops.count(match e {
+                    ParseError::Truncated => DropReason::Truncated,
+                    ParseError::EtherType => DropReason::EtherType,
+                    ParseError::Header => DropReason::BadHeader,
+                    ParseError::Fragment => DropReason::Fragment,
+                });
+            }
+        };
+        if !frame.src.is_multicast() {
+            self.guest_mac = frame.src;
+        }
+        match frame.body {
+            Body::Arp if self.lease.v4 => {
+                let our_mac = self.lease.our_mac;
+                let outcome = arp::respond(&self.lease, data, |_| our_mac, &mut self.reply);
+                self.on_service(outcome);
+            }
+            Body::Arp => self.drops.count(DropReason::Family),
+            Body::Ip(packet) => self.on_packet(&frame, vnet, &packet),
+        }
+    }
+
+    fn on_packet(&mut self, frame: &Frame<'_>, vnet: &Vnet, packet: &Packet<'_>) {
+        let enabled = if packet.dst.is_v4() { self.lease.v4 } else { self.lease.v6 };
+        if !enabled {
+            return self.drops.count(DropReason::Family);
+        }
+        if packet.src.is_loopback() || packet.dst.is_loopback() {
+            return self.drops.count(DropReason::Loopback);
+        }
+        self.guest.learn(packet.src);
+        match packet.protocol {
+            proto::TCP => self.on_tcp(packet),
+            proto::UDP => self.on_udp(vnet, packet),
+            proto::ICMPV6 if packet.transport.first().is_some_and(|t| ndp::handles(*t)) => {
+                self.on_ndp(frame, packet);
+            }
+            proto::ICMP | proto::ICMPV6 => self.on_icmp(packet),
+            _ => self.drops.count(DropReason::Protocol),
+        }
+    }
+
+    fn on_ndp(&mut self, frame: &Frame<'_>, packet: &Packet<'_>) {
+        let Some(src) = packet.src.v6() else { return };
+        let our_mac = self.lease.our_mac;
+        let request =
+            ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
+        let outcome = ndp::respond(&self.lease, self.ndp, &request, |_| our_mac, &mut self.reply);
+        self.on_service(outcome);
+    }
+
+    /// Makes the guest speak, so that its Ethernet address is known [ADDR-10].
+    pub fn solicit_guest(&mut self) {
+        let outcome = arp::solicit_guest(&self.lease, &mut self.reply);
+        self.on_service(outcome);
+        let outcome = ndp::solicit_guest(&self.lease, self.ndp, self.guest_mac, &mut self.reply);
+        self.on_service(outcome);
+    }
+
+    fn on_service(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Replied => {
+                if !self.out.control(self.reply.frame()) {
+                    self.drops.count(DropReason::LinkFull);
+                }
+            }
+            Outcome::Consumed => {}
+            Outcome::Dropped(_) => self.drops.count(DropReason::BadService),
+        }
+    }
+
+    fn on_udp(&mut self, vnet: &Vnet, packet: &Packet<'_>) {
+        let segment = match vnet.gso {
+            Gso::Udp(size) => size,
+            _ => 0,
+        };
+        let Some(datagram) = Datagram::parse(packet.transport, segment != 0) else {
+            return self.drops.count(DropReason::BadTransport);
+        };
+        let ours = Endpoint::new(packet.dst, datagram.dst_port);
+        let guest = Endpoint::new(packet.src, datagram.src_port);
+        let (hash, known) = self.lookup(&Tuple { protocol: proto::UDP, ours, guest });
+        let Some(id) = known.or_else(|| self.open_udp(hash, ours, guest)) else { return };
+        let (flows, mut io) = self.split();
+        let Some(Flow::Udp(flow)) = flows.get_mut(id) else { return };
+        let verdict = flow.on_guest(datagram.payload, segment, packet.ttl, &mut io);
+        self.settle(id, verdict);
+    }
+
+    fn open_udp(&mut self, hash: u64, ours: Endpoint, guest: Endpoint) -> Option<FlowId> {
+        let Some(to) = crate::forward::outbound(&self.lease, proto::UDP, ours) else {
+            self.drops.count(DropReason::Martian);
+            return None;
+        };
+        let id = self.next_id()?;
+        let (_, mut io) = self.split();
+        let flow = UdpFlow::from_guest(id, (ours, guest), to, Timeouts::default(), &mut io)?;
+        log::debug!("flow {}: UDP {guest} -> {ours} ({to})", id.index);
+        self.enter(hash, Flow::Udp(flow));
+        Some(id)
+    }
+
+    fn on_icmp(&mut self, packet: &Packet<'_>) {
+        let Some(echo) = ping::request_id(packet.protocol, packet.transport) else {
+            return self.drops.count(DropReason::IcmpType);
+        };
+        let guest = Endpoint::new(packet.src, echo);
+        let (hash, known) = self.lookup(&Ping::key(packet.dst, guest));
+        let Some(id) = known.or_else(|| self.open_ping(hash, packet.dst, guest)) else { return };
+        let (flows, mut io) = self.split();
+        let Some(Flow::Ping(flow)) = flows.get_mut(id) else { return };
+        let verdict = flow.on_guest(packet.transport, packet.ttl, &mut io);
+        self.settle(id, verdict);
+    }
+
+    fn open_ping(&mut self, hash: u64, ours: Addr, guest: Endpoint) -> Option<FlowId> {
+        let protocol = if ours.is_v4() { proto::ICMP } else { proto::ICMPV6 };
+        let Some(to) = crate::forward::outbound(&self.lease, protocol, Endpoint::new(ours, 0))
+        else {
+            self.drops.count(DropReason::Martian);
+            return None;
+        };
+        let id = self.next_id()?;
+        let (_, mut io) = self.split();
+        let flow = Ping::from_guest(id, (ours, guest), to.addr, &mut io)?;
+        log::debug!("flow {}: ping {} -> {ours} ({})", id.index, guest.addr, to.addr);
+        self.enter(hash, Flow::Ping(flow));
+        Some(id)
+    }
+
+    fn on_tcp(&mut self, packet: &Packet<'_>) {
+        let Ok(seg) = Segment::parse(packet.transport) else {
+            return self.drops.count(DropReason::BadTransport);
+        };
+        let ours = Endpoint::new(packet.dst, seg.dst_port);
+        let guest = Endpoint::new(packet.src, seg.src_port);
+        let (hash, id) = self.lookup(&Tuple { protocol: proto::TCP, ours, guest });
+        if let Some(id) = id {
+            let (flows, mut io) = self.split();
+            let Some(Flow::Tcp(flow)) = flows.get_mut(id) else { return };
+            let verdict = flow.on_segment(&seg, &mut io);
+            if verdict == Verdict::Keep {
+                if self.touched.len() >= BATCH {
+                    self.end_batch();
+                }
+                if !self.touched.contains(&id) {
+                    self.touched.push(id);
+                }
+            } else {
+                self.settle(id, verdict);
+            }
+            return;
+        }
+        if seg.flags.has(TcpFlags::SYN)
+            && !seg.flags.has(TcpFlags::ACK)
+            && !seg.flags.has(TcpFlags::RST)
+        {
+            self.open_tcp(hash, ours, guest, &seg);
+        } else {
+            let (_, mut io) = self.split();
+            tcp::answer_stray(packet, &seg, &mut io);
+        }
+    }
+
+    /// A SYN of the guest [TCP-12].
+    fn open_tcp(&mut self, hash: u64, ours: Endpoint, guest: Endpoint, seg: &Segment<'_>) {
+        if seg.flags.has(TcpFlags::FIN) {
+            return self.drops.count(DropReason::BadSegment);
+        }
+        let sane = |e: Endpoint| e.addr.is_unicast() && e.port != 0;
+        if !sane(ours) || !sane(guest) {
+            return self.drops.count(DropReason::Martian);
+        }
+        let Some(to) = crate::forward::outbound(&self.lease, proto::TCP, ours) else {
+            return self.drops.count(DropReason::Martian);
+        };
+        let Some(id) = self.next_id() else { return };
+        let isn = self.isn(hash);
+        let (_, mut io) = self.split();
+        match Tcp::from_guest(id, (ours, guest), to, seg, isn, &mut io) {
+            Opened::Flow(flow) => {
+                log::debug!("flow {}: TCP {guest} -> {ours} ({to})", id.index);
+                self.enter(hash, Flow::Tcp(flow));
+            }
+            Opened::Refused => log::debug!("TCP {guest} -> {ours} ({to}): refused"),
+        }
+    }
+
+    /// RFC 6528: a keyed hash of the connection plus a clock that ticks every 32 ns [TCP-35].
+    pub(super) fn isn(&self, hash: u64) -> Seq {
+        let ticks = self.now.0.wrapping_mul(1000) >> 5;
+        let [high, low] = [hash >> 32, hash].map(|h| (h & 0xffff_ffff) as u32);
+        #[expect(clippy::cast_possible_truncation, reason = "the clock wraps")]
+        Seq((high ^ low).wrapping_add(ticks as u32))
+    }
+
+    /// Lets every flow of the batch acknowledge and send on.
+    pub fn end_batch(&mut self) {
+        for n in 0..self.touched.len() {
+            let Some(&id) = self.touched.get(n) else { break };
+            let (flows, mut io) = self.split();
+            if let Some(Flow::Tcp(flow)) = flows.get_mut(id) {
+                let verdict = flow.on_batch_end(&mut io);
+                let more = verdict == Verdict::Keep && flow.wants_push();
+                self.settle(id, verdict);
+                if more {
+                    self.again.push(id);
+                }
+            }
+        }
+        self.touched.clear();
+    }
+}

@@ -1,0 +1,151 @@
+//! Reactions to host sockets and to time.
+
+use super::Translator;
+use super::settle::Flow;
+use crate::flow::{DropReason, FlowId, Tuple};
+use crate::translate::tcp::{SocketReady, Tcp};
+use crate::translate::udp::{Timeouts, UdpFlow};
+use crate::translate::{DatagramSockets, FrameOut, SockId, TcpSockets, Verdict};
+use crate::wire::{Endpoint, proto};
+
+/// Datagrams received per visit.
+const DATAGRAMS: u32 = 32;
+
+/// Where substitute ports go on after the last port.
+const FIRST_SUBSTITUTE: u16 = 1024;
+
+/// Source ports tried for a peer that looks to the guest like another one.
+const SUBSTITUTES: u16 = 64;
+
+impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+    /// A flow's socket is ready.
+    pub fn on_socket(&mut self, id: FlowId, _side: bool, ready: SocketReady) {
+        let (flows, mut io) = self.split();
+        let (verdict, more) = match flows.get_mut(id) {
+            Some(Flow::Tcp(flow)) => {
+                let verdict = flow.on_socket(ready, &mut io);
+                (verdict, flow.wants_push())
+            }
+            Some(Flow::Udp(flow)) => {
+                let verdict = flow.on_socket(DATAGRAMS, &mut io);
+                (verdict, flow.wants_more())
+            }
+            Some(Flow::Ping(flow)) => {
+                let verdict = flow.on_socket(DATAGRAMS, &mut io);
+                (verdict, flow.wants_more())
+            }
+            None => return,
+        };
+        self.settle(id, verdict);
+        if more && verdict == Verdict::Keep {
+            self.again.push(id);
+        }
+    }
+
+    /// A flow's deadline has passed, or may have.
+    pub(super) fn on_timer(&mut self, id: FlowId) {
+        let (flows, mut io) = self.split();
+        let verdict = match flows.get_mut(id) {
+            Some(Flow::Tcp(flow)) => flow.on_timer(&mut io),
+            Some(Flow::Udp(flow)) => flow.on_timer(io.now),
+            Some(Flow::Ping(flow)) => flow.on_timer(io.now),
+            None => return,
+        };
+        self.settle(id, verdict);
+    }
+
+    /// The id a new flow will get; `None` when the table is full, and
+    /// [`Translator::take_starved`] will tell when to try again.
+    pub fn next_id(&mut self) -> Option<FlowId> {
+        let id = self.flows.next_id();
+        if id.is_none() {
+            self.starved = true;
+            self.drops.count(DropReason::TableFull);
+        }
+        id
+    }
+
+    /// No descriptor could be had for a connection that waits.
+    pub fn no_socket(&mut self) {
+        self.starved = true;
+        self.drops.count(DropReason::NoSocket);
+    }
+
+    /// True once after resources came free that a waiting connection may need [FLOW-8].
+    pub fn take_starved(&mut self) -> bool {
+        self.starved && !self.flows.is_full() && std::mem::take(&mut self.starved)
+    }
+
+    /// `peer` connected to a port that is forwarded to the guest's `to_port` [TCP-19]. The socket
+    /// is registered under `id`, which [`Translator::next_id`] gave just before.
+    pub fn on_connection(&mut self, id: FlowId, sock: SockId, peer: Endpoint, to_port: u16) {
+        let Some((hash, tuple)) = self.inbound(proto::TCP, peer, to_port, |_| false) else {
+            self.drops.count(DropReason::Martian);
+            return self.net.abort(sock);
+        };
+        let isn = self.isn(hash);
+        let (_, mut io) = self.split();
+        let flow = Tcp::from_peer(sock, (tuple.ours, tuple.guest), isn, &mut io);
+        log::debug!("flow {}: TCP {peer} ({}) -> {}", id.index, tuple.ours, tuple.guest);
+        self.enter(hash, Flow::Tcp(flow));
+    }
+
+    /// A datagram from `peer` to `local`, a port that is forwarded to the guest's `to_port`. Its
+    /// `len` bytes are in the link's payload room.
+    pub fn on_datagram(&mut self, peer: Endpoint, local: Endpoint, len: usize, to_port: u16) {
+        let same = |f: &Flow| matches!(f, Flow::Udp(u) if u.belongs(peer, local));
+        let Some((hash, tuple)) = self.inbound(proto::UDP, peer, to_port, same) else {
+            return self.drops.count(DropReason::Martian);
+        };
+        if let (_, Some(id)) = self.lookup(&tuple) {
+            // It arrived before the flow's own socket was connected.
+            let (flows, mut io) = self.split();
+            if let Some(Flow::Udp(flow)) = flows.get_mut(id) {
+                flow.on_listener(len, &mut io);
+            }
+            return;
+        }
+        let Some(id) = self.next_id() else { return };
+        let (_, mut io) = self.split();
+        let sides = (tuple.ours, tuple.guest);
+        let made = UdpFlow::from_peer(id, sides, (peer, local), len, Timeouts::default(), &mut io);
+        if let Some(flow) = made {
+            log::debug!("flow {}: UDP {peer} ({}) -> {}", id.index, tuple.ours, tuple.guest);
+            self.enter(hash, Flow::Udp(flow));
+        }
+    }
+
+    /// What the guest sees of a peer: the tuple, free or used by the flow that is the `same`.
+    ///
+    /// Peers whose addresses cannot be shown to the guest share one of ours; where their ports
+    /// collide too, the later one gets another [FWD-6].
+    fn inbound(
+        &self,
+        protocol: u8,
+        peer: Endpoint,
+        to_port: u16,
+        same: impl Fn(&Flow) -> bool,
+    ) -> Option<(u64, Tuple)> {
+        let (mut ours, guest) = crate::forward::inbound(&self.lease, &self.guest, peer, to_port)?;
+        for _ in 0..SUBSTITUTES {
+            let tuple = Tuple { protocol, ours, guest };
+            let (hash, taken) = self.lookup(&tuple);
+            match taken.and_then(|id| self.flows.get(id)) {
+                Some(flow) if !same(flow) => {
+                    ours.port = ours.port.checked_add(1).unwrap_or(FIRST_SUBSTITUTE);
+                }
+                _ => return Some((hash, tuple)),
+            }
+        }
+        None
+    }
+
+    /// Ends every flow, so that guest and peers are not left waiting.
+    pub fn end_flows(&mut self) {
+        for index in (0u32..).take(self.flows.slots()) {
+            if let Some(id) = self.flows.id_at(index) {
+                self.settle(id, Verdict::Abort);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! All flows of a guest: which one a frame or a socket event belongs to, and what becomes of it.
+//!
+//! # Theory of operation
+//!
+//! A [`Translator`] owns the flow table and everything else that traffic changes, and is generic
+//! over the link ([`FrameOut`]) and the host's sockets, so that tests and fuzzers drive exactly
+//! what runs in production. Its inputs are frames of the guest ([`Translator::on_frame`], then
+//! [`Translator::end_batch`] once per batch), socket events ([`Translator::on_socket`],
+//! [`Translator::on_connection`]) and time ([`Translator::on_time`]). Its outputs go through the
+//! ports. A flow with work left over, because a budget was spent, is listed by
+//! [`Translator::take_again`] and wants another [`Translator::on_socket`] soon.
+//!
+//! `settle.rs` is the only place where flows are inserted and removed.
+
+mod guest;
+mod host;
+mod settle;
+
+use super::{DatagramSockets, FrameOut, Io, Now, TcpSockets};
+use crate::config::Lease;
+use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
+use crate::forward::GuestAddrs;
+use crate::services::{Reply, ndp};
+use crate::wire::Mac;
+use settle::Flow;
+
+/// Flows of one batch of frames; a batch that touches more is ended early.
+const BATCH: usize = 64;
+
+/// Sizes and secrets a [`Translator`] is made with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The guest's network identity.
+    pub lease: Lease,
+    /// Which Neighbour Discovery messages are spoken.
+    pub ndp: ndp::Params,
+    /// Where the guest is reached.
+    pub guest: GuestAddrs,
+    /// Its Ethernet address.
+    pub guest_mac: Mac,
+    /// Key of the flow hash; must be random.
+    pub key: [u8; 16],
+    /// Most flows at a time.
+    pub flows: usize,
+    /// Bytes of the backlog pool.
+    pub pool: usize,
+    /// The time now.
+    pub now: Now,
+}
+
+/// The flows of a guest.
+#[derive(Debug)]
+pub struct Translator<O, N> {
+    /// Towards the guest.
+    pub out: O,
+    /// Host sockets.
+    pub net: N,
+    lease: Lease,
+    ndp: ndp::Params,
+    guest: GuestAddrs,
+    guest_mac: Mac,
+    flows: Table<Flow>,
+    index: Index,
+    wheel: Wheel,
+    pool: Pool,
+    drops: Drops,
+    reply: Reply,
+    /// Flows that got segments in the present batch of frames.
+    touched: Vec<FlowId>,
+    /// Flows with work left over.
+    again: Vec<FlowId>,
+    /// Connections may be waiting that were not accepted for want of a slot or descriptor.
+    starved: bool,
+    now: Now,
+}
+
+impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+    /// No flows yet. All memory that traffic needs is reserved here.
+    pub fn new(setup: Setup, out: O, net: N) -> Self {
+        Self {
+            out,
+            net,
+            lease: setup.lease,
+            ndp: setup.ndp,
+            guest: setup.guest,
+            guest_mac: setup.guest_mac,
+            flows: Table::new(setup.flows),
+            index: Index::new(setup.flows, setup.key),
+            wheel: Wheel::new(setup.now.ms(), setup.flows),
+            pool: Pool::new(setup.pool),
+            drops: Drops::default(),
+            reply: Reply::default(),
+            touched: Vec::with_capacity(BATCH),
+            again: Vec::with_capacity(BATCH),
+            starved: false,
+            now: setup.now,
+        }
+    }
+
+    /// Sets the time for everything until the next call.
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// When the first deadline may be due, milliseconds of the clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.wheel.next()
+    }
+
+    /// Serves every deadline that has passed.
+    pub fn on_time(&mut self) {
+        while let Some(index) = self.wheel.expire(self.now.ms()) {
+            if let Some(id) = self.flows.id_at(index) {
+                self.on_timer(id);
+            }
+        }
+    }
+
+    /// A flow that wants another visit.
+    pub fn take_again(&mut self) -> Option<FlowId> {
+        self.again.pop()
+    }
+
+    /// Counters of dropped packets.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// Flows now.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// True if there are no flows.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// The backlog pool, for figures.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The table, and what handlers of its flows may touch.
+    fn split(&mut self) -> (&mut Table<Flow>, Io<'_, O, N>) {
+        let io = Io {
+            out: &mut self.out,
+            net: &mut self.net,
+            pool: &mut self.pool,
+            drops: &mut self.drops,
+            lease: &self.lease,
+            guest_mac: self.guest_mac,
+            now: self.now,
+        };
+        (&mut self.flows, io)
+    }
+}

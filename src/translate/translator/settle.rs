@@ -1,0 +1,81 @@
+//! Flows of every kind, and the one place where they end.
+
+use super::Translator;
+use crate::flow::{FlowId, Tuple};
+use crate::translate::ping::Ping;
+use crate::translate::tcp::Tcp;
+use crate::translate::udp::UdpFlow;
+use crate::translate::{DatagramSockets, Deadline, FrameOut, TcpSockets, Verdict};
+
+/// An entry of the flow table.
+#[derive(Debug)]
+pub(super) enum Flow {
+    /// A TCP connection.
+    Tcp(Tcp),
+    /// An exchange of UDP datagrams.
+    Udp(UdpFlow),
+    /// A sequence of pings.
+    Ping(Ping),
+}
+
+const _: () = assert!(size_of::<Option<Flow>>() <= 192);
+
+impl Flow {
+    /// The flow's key in the index.
+    pub(super) fn tuple(&self) -> Tuple {
+        match self {
+            Self::Tcp(t) => t.tuple(),
+            Self::Udp(u) => u.tuple(),
+            Self::Ping(p) => p.tuple(),
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        match self {
+            Self::Tcp(t) => t.deadline(),
+            Self::Udp(u) => u.deadline(),
+            Self::Ping(p) => p.deadline(),
+        }
+    }
+}
+
+impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+    /// The flow a packet belongs to, and the hash of its tuple.
+    pub(super) fn lookup(&self, tuple: &Tuple) -> (u64, Option<FlowId>) {
+        let hash = self.index.hash(tuple);
+        let is_it = |slot| self.flows.at(slot).is_some_and(|f| f.tuple() == *tuple);
+        let id = self.index.find(hash, is_it).and_then(|slot| self.flows.id_at(slot));
+        (hash, id)
+    }
+
+    /// Enters a new flow, for which [`Table::next_id`](crate::flow::Table::next_id) was used.
+    pub(super) fn enter(&mut self, hash: u64, flow: Flow) {
+        let deadline = flow.deadline();
+        if let Ok(id) = self.flows.insert(flow) {
+            self.index.insert(hash, id.index);
+            if let Some(at) = deadline.at() {
+                self.wheel.ensure(id.index, at);
+            }
+        }
+    }
+
+    /// Applies a verdict: keeps the flow's timer true, or ends the flow.
+    pub(super) fn settle(&mut self, id: FlowId, verdict: Verdict) {
+        if verdict == Verdict::Keep {
+            if let Some(at) = self.flows.get(id).and_then(|f| f.deadline().at()) {
+                self.wheel.ensure(id.index, at);
+            }
+            return;
+        }
+        let Some(mut flow) = self.flows.remove(id) else { return };
+        log::debug!("flow {}: end ({verdict:?})", id.index);
+        let hash = self.index.hash(&flow.tuple());
+        self.index.remove(hash, id.index);
+        self.wheel.clear(id.index);
+        match &mut flow {
+            Flow::Tcp(t) => t.release(&mut self.net, &mut self.pool, verdict),
+            Flow::Udp(u) => u.release(&mut self.net),
+            Flow::Ping(p) => p.release(&mut self.net),
+        }
+    }
+}

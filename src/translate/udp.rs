@@ -1,0 +1,322 @@
+//! UDP: datagrams between one guest endpoint and one host socket.
+//!
+//! # Theory of operation
+//!
+//! A [`UdpFlow`] pairs what the guest sees (`ours`, `guest`) with a connected host socket. Either
+//! side may have started it: the guest, and the socket has the guest's source port so that servers
+//! see the port it chose; or a peer that sent to a forwarded port, and the socket is bound to
+//! exactly where the peer sent to, so that the guest's answers come from there.
+//!
+//! Datagrams from the peer are received straight into the link's buffer. Nothing is ever queued
+//! here: what a side cannot take is lost and counted, as on any network. But while the link can
+//! take nothing at all, datagrams stay in the socket's queue.
+//!
+//! A flow ends when it has been idle: soon after a question and its answer, later when there was a
+//! conversation [UDP-10]. The deadline follows from the last activity and is not moved per packet;
+//! whoever keeps the timers looks again when an entry comes up early.
+
+use super::{
+    Bind, DatagramSockets, Deadline, FrameOut, HostError, Io, Now, Received, SockId, Verdict,
+};
+use crate::flow::{DropReason, FlowId, Tuple};
+use crate::wire::{Endpoint, Head, IcmpError, Mac, Path, Unreachable, proto};
+
+/// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
+const MAX_ERRORS: u32 = 8;
+
+/// How long a flow may be idle, milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A single datagram, or one question and one answer.
+    pub short_ms: u32,
+    /// Traffic both ways, and more than one datagram one way.
+    pub stream_ms: u32,
+}
+
+impl Default for Timeouts {
+    /// As the kernel's connection tracking does (`nf_conntrack_udp_timeout`, `.._stream`).
+    fn default() -> Self {
+        Self { short_ms: 30_000, stream_ms: 120_000 }
+    }
+}
+
+/// A UDP exchange between the guest and a host socket.
+#[derive(Debug)]
+pub struct UdpFlow {
+    /// The party we impersonate.
+    pub ours: Endpoint,
+    /// The guest's end.
+    pub guest: Endpoint,
+    /// The peer, as the host knows it.
+    pub peer: Endpoint,
+    /// What the peer sent to, if it started the flow.
+    pub local: Option<Endpoint>,
+    /// The host socket.
+    pub sock: SockId,
+
+    /// Last time a datagram passed, either way.
+    active: Now,
+    timeouts: Timeouts,
+    /// Visits with datagrams of the guest; saturates.
+    from_guest: u8,
+    /// Visits with datagrams of the peer; saturates.
+    from_peer: u8,
+    /// TTL or hop limit last set on the socket.
+    ttl: Option<u8>,
+    /// The socket may hold more.
+    more: bool,
+}
+
+const _: () = assert!(size_of::<UdpFlow>() <= 192);
+
+impl UdpFlow {
+    /// A flow for the guest's first datagram, from `guest` to `ours`, which is `to` on the host
+    /// [UDP-2, UDP-3]. The datagram itself is passed to [`UdpFlow::on_guest`] afterwards.
+    ///
+    /// `None` if there can be none; the reason was counted, and the guest told if it helps.
+    pub fn from_guest<O: FrameOut, N: DatagramSockets>(
+        id: FlowId,
+        (ours, guest): (Endpoint, Endpoint),
+        to: Endpoint,
+        timeouts: Timeouts,
+        io: &mut Io<'_, O, N>,
+    ) -> Option<Self> {
+        // Multicast and broadcast are good destinations.
+        if !guest.addr.is_unicast()
+            || ours.addr.is_unspecified()
+            || guest.port == 0
+            || ours.port == 0
+        {
+            io.drop(DropReason::Martian);
+            return None;
+        }
+        let mut flow = Self::new((ours, guest), (to, None), timeouts, io.now);
+        match io.net.open_udp(id, Bind::Port(guest.port), to) {
+            Ok(sock) => {
+                flow.sock = sock;
+                Some(flow)
+            }
+            Err(HostError::Exhausted) => {
+                io.drop(DropReason::NoSocket);
+                None
+            }
+            Err(e) => {
+                flow.report(e, io);
+                None
+            }
+        }
+    }
+
+    /// A flow for a datagram that `peer` sent to `local`, where a port is forwarded [UDP-5]; its
+    /// first `len` bytes, the whole payload, are in the link's payload room already.
+    ///
+    /// `ours` and `guest` are how the guest sees it. `None` if there can be no socket for answers:
+    /// then the datagram is lost.
+    pub fn from_peer<O: FrameOut, N: DatagramSockets>(
+        id: FlowId,
+        (ours, guest): (Endpoint, Endpoint),
+        (peer, local): (Endpoint, Endpoint),
+        len: usize,
+        timeouts: Timeouts,
+        io: &mut Io<'_, O, N>,
+    ) -> Option<Self> {
+        let mut flow = Self::new((ours, guest), (peer, Some(local)), timeouts, io.now);
+        match io.net.open_udp(id, Bind::Exactly(local), peer) {
+            Ok(sock) => {
+                flow.sock = sock;
+                flow.on_listener(len, io);
+                Some(flow)
+            }
+            Err(_) => {
+                io.drop(DropReason::NoSocket);
+                None
+            }
+        }
+    }
+
+    /// The flow's key in the index.
+    pub fn tuple(&self) -> Tuple {
+        Tuple { protocol: proto::UDP, ours: self.ours, guest: self.guest }
+    }
+
+    /// True if a datagram that `peer` sent to the listener at `local` belongs to this flow. If it
+    /// does not although it has the same tuple, it needs another port on our side [FWD-6].
+    pub fn belongs(&self, peer: Endpoint, local: Endpoint) -> bool {
+        self.peer == peer && self.local == Some(local)
+    }
+
+    /// When the flow will have been idle for too long.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.active, self.limit_ms().saturating_add(1))
+    }
+
+    /// Gives back what the flow holds.
+    pub fn release<N: DatagramSockets>(&mut self, net: &mut N) {
+        net.close_datagram(self.sock);
+    }
+
+    /// A datagram of the guest, or with `segment` non-zero a train of datagrams of that size, sent
+    /// with this TTL or hop limit, which is passed on as it is [UDP-8].
+    pub fn on_guest<O: FrameOut, N: DatagramSockets>(
+        &mut self,
+        payload: &[u8],
+        segment: u16,
+        ttl: u8,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        if ttl == 0 {
+            // Has no hop left, not even the one to us.
+            io.drop(DropReason::BadHeader);
+            return Verdict::Keep;
+        }
+        self.from_guest = self.from_guest.saturating_add(1);
+        self.active = io.now;
+        if self.ttl != Some(ttl) {
+            self.ttl = Some(ttl);
+            io.net.set_ttl(self.sock, self.peer.addr.is_v4(), ttl);
+        }
+        let Err(e) = io.net.send_datagram(self.sock, payload, segment) else {
+            return Verdict::Keep;
+        };
+        self.report(e, io);
+        // The error may have been an earlier datagram's, and this one not sent because of it.
+        if unreachable(e).is_some() && io.net.send_datagram(self.sock, payload, segment).is_err() {
+            io.drop(DropReason::HostSend);
+        }
+        Verdict::Keep
+    }
+
+    /// The socket has datagrams or an error: passes on up to `budget` of them [UDP-7].
+    pub fn on_socket<O: FrameOut, N: DatagramSockets>(
+        &mut self,
+        budget: u32,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        let mut errors = 0u32;
+        let mut any = false;
+        self.more = true;
+        for _ in 0..budget {
+            let Some(room) = io.out.payload() else { break };
+            match io.net.receive_datagram(self.sock, room) {
+                Received::Bytes(len) => {
+                    any = true;
+                    self.send(len, io);
+                }
+                Received::Empty => {
+                    self.more = false;
+                    break;
+                }
+                Received::Error(e) => {
+                    errors = errors.saturating_add(1);
+                    if errors >= MAX_ERRORS {
+                        return Verdict::Close;
+                    }
+                    self.report(e, io);
+                }
+            }
+        }
+        if any {
+            self.peer_active(io.now);
+        }
+        Verdict::Keep
+    }
+
+    /// True if [`UdpFlow::on_socket`] stopped for want of budget, or of room on the link.
+    pub fn wants_more(&self) -> bool {
+        self.more
+    }
+
+    /// A datagram of the peer that came in at the listener, as for [`UdpFlow::from_peer`].
+    pub fn on_listener<O: FrameOut, N>(&mut self, len: usize, io: &mut Io<'_, O, N>) {
+        self.peer_active(io.now);
+        self.send(len, io);
+    }
+
+    /// The deadline has passed, or may have.
+    pub fn on_timer(&self, now: Now) -> Verdict {
+        if self.deadline().is_due(now) { Verdict::Close } else { Verdict::Keep }
+    }
+
+    fn new(
+        (ours, guest): (Endpoint, Endpoint),
+        (peer, local): (Endpoint, Option<Endpoint>),
+        timeouts: Timeouts,
+        now: Now,
+    ) -> Self {
+        Self {
+            ours,
+            guest,
+            peer,
+            local,
+            sock: SockId(-1),
+            active: now,
+            timeouts,
+            from_guest: 0,
+            from_peer: 0,
+            ttl: None,
+            more: false,
+        }
+    }
+
+    fn peer_active(&mut self, now: Now) {
+        self.from_peer = self.from_peer.saturating_add(1);
+        self.active = now;
+    }
+
+    /// The idle limit that applies [UDP-10].
+    fn limit_ms(&self) -> u64 {
+        let both = self.from_guest > 0 && self.from_peer > 0;
+        let stream = both && (self.from_guest > 1 || self.from_peer > 1);
+        u64::from(if stream { self.timeouts.stream_ms } else { self.timeouts.short_ms })
+    }
+
+    /// Sends what is in the link's payload room to the guest.
+    fn send<O: FrameOut, N>(&self, len: usize, io: &mut Io<'_, O, N>) {
+        match Head::udp(&self.path(io.lease.our_mac, io.guest_mac), len) {
+            Some(head) if io.out.send(&head, len) => {}
+            Some(_) => io.drop(DropReason::LinkFull),
+            None => io.drop(DropReason::NotBuilt),
+        }
+    }
+
+    /// Tells the guest that what it sent did not arrive, if ICMP has words for it [UDP-11].
+    fn report<O: FrameOut, N>(&self, e: HostError, io: &mut Io<'_, O, N>) {
+        let Some(what) = unreachable(e) else {
+            io.drop(DropReason::HostSend);
+            return;
+        };
+        // Never about multicast or broadcast (RFC 1122, 3.2.2; RFC 4443, 2.4).
+        if !self.ours.addr.is_unicast() {
+            io.drop(DropReason::HostSend);
+            return;
+        }
+        match IcmpError::udp(&self.path(io.lease.our_mac, io.guest_mac), what) {
+            Some(error) if io.out.control(error.frame()) => {}
+            Some(_) => io.drop(DropReason::LinkFull),
+            None => io.drop(DropReason::NotBuilt),
+        }
+    }
+
+    fn path(&self, our_mac: Mac, guest_mac: Mac) -> Path {
+        Path {
+            src_mac: our_mac,
+            dst_mac: guest_mac,
+            src: self.ours,
+            dst: self.guest,
+            // Any value that is stable for the flow (RFC 6437).
+            flow_label: self.sock.0.unsigned_abs(),
+        }
+    }
+}
+
+/// The ICMP error for a host error, if there is one.
+fn unreachable(e: HostError) -> Option<Unreachable> {
+    match e {
+        HostError::Refused => Some(Unreachable::Port),
+        HostError::Unreachable | HostError::TimedOut => Some(Unreachable::Host),
+        HostError::Exhausted | HostError::Other => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! pasta joining a namespace that exists already, in the background.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::config::Link;
+use crate::lab::{GATEWAY4, HOST4, Lab, SOON, eventually, ip, output_within, unprivileged};
+use crate::ns::Ns;
+use crate::pasta::timed;
+
+/// A process in network and user namespaces of its own, as a container engine would hand to us.
+fn container() -> (Child, i32) {
+    let child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sleep", "600"])
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    eventually("container starts", SOON, || {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.starts_with(b"sleep\0"))
+    });
+    (child, pid)
+}
+
+/// Started as real root, pasta would become another user, who may not look at our processes.
+fn same_user() -> &'static str {
+    if unprivileged() { "" } else { "--runas 0" }
+}
+
+#[test]
+fn attaches_to_a_process_and_quits_when_it_ends() {
+    // [CLI-10] [LIFE-2] [LIFE-11] [COMPAT-14] [COMPAT-28] [COMPAT-74]
+    Lab::run(|lab| {
+        let (mut child, pid) = container();
+        let mut pasta = lab.attach(&format!("--config-net {} {pid}", same_user()));
+        // Ready means ready: no waiting here.
+        let link = Link::of(&Ns::of_pid(pid), "up0");
+        assert!(link.up, "{link:?}");
+        assert!(link.addresses.contains(&HOST4), "{link:?}");
+        assert!(pasta.alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (status, took) = timed(|| pasta.wait(SOON));
+        assert_eq!(status.code(), Some(0));
+        assert!(took < Duration::from_millis(1200), "{took:?}");
+    });
+}
+
+#[test]
+fn attaches_to_a_named_namespace_and_quits_when_it_is_deleted() {
+    // [CLI-10] [LIFE-11] [COMPAT-74] by name and by path
+    Lab::run(|lab| {
+        for (name, argument) in [("one", "one"), ("two", "/run/netns/two")] {
+            let ns = lab.new_netns(name);
+            let mut pasta = lab.attach(&format!("--config-net --netns {argument}"));
+            let link = Link::of(&ns, "up0");
+            assert!(link.up && link.addresses.contains(&HOST4), "{link:?}");
+            assert!(Link::of(&ns, "lo").up, "loopback is brought up [NS-8]");
+            drop(ns);
+            let ((), took) = timed(|| {
+                ip(&format!("netns del {name}"));
+                assert_eq!(pasta.wait(SOON).code(), Some(0));
+            });
+            assert!(took < Duration::from_millis(500), "{took:?}");
+        }
+    });
+}
+
+#[test]
+fn stays_when_told_to() {
+    // [LIFE-11] --no-netns-quit
+    Lab::run(|lab| {
+        let _ns = lab.new_netns("one");
+        let mut pasta = lab.attach("--config-net --no-netns-quit --netns one");
+        ip("netns del one");
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(pasta.alive());
+        pasta.signal(Signal::SIGTERM);
+        assert_eq!(pasta.wait(SOON).code(), Some(0));
+    });
+}
+
+#[test]
+fn termination_in_the_background_gives_0() {
+    // [LIFE-6] [COMPAT-73]
+    Lab::run(|lab| {
+        let _ns = lab.new_netns("one");
+        let mut pasta = lab.attach("--config-net --netns one");
+        let ((), took) = timed(|| {
+            pasta.signal(Signal::SIGTERM);
+            assert_eq!(pasta.wait(SOON).code(), Some(0));
+        });
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    });
+}
+
+#[test]
+fn pid_file_is_private_complete_and_replaces_what_was_there() {
+    // [LIFE-3] [COMPAT-39]
+    Lab::run(|lab| {
+        let _ns = lab.new_netns("one");
+        let file = lab.dir().join("pasta.pid");
+        fs::write(&file, "something much longer than a process number\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = lab.command("--config-net --netns one --pid");
+        output_within(command.arg(&file), SOON).ok();
+        let text = fs::read_to_string(&file).unwrap();
+        let pid: i32 = text.strip_suffix('\n').expect("a line").parse().expect("a number");
+        assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim_end(), "pasta");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+        let fresh = lab.fresh("pid");
+        let _two = lab.new_netns("two");
+        let mut command = lab.command("--config-net --netns two --pid");
+        output_within(command.arg(&fresh), SOON).ok();
+        assert_eq!(fs::metadata(&fresh).unwrap().permissions().mode() & 0o777, 0o600);
+    });
+}
+
+#[test]
+fn background_process_holds_nothing_of_its_caller() {
+    // [LIFE-4] [COMPAT-29] [COMPAT-35]: a reader of our output sees its end as soon as the parent
+    // exits, and stray descriptors are closed.
+    Lab::run(|lab| {
+        let _ns = lab.new_netns("one");
+        let pid_file = lab.fresh("pid");
+        let line = format!(
+            "exec 9</dev/null 50</dev/null; \"$0\" --config-net --netns one --pid {} 2>&1 | cat",
+            pid_file.display()
+        );
+        let mut command = Command::new("bash");
+        output_within(command.args(["-c", &line]).arg(crate::lab::pasta_path()), SOON).ok();
+        let pid = fs::read_to_string(&pid_file).unwrap();
+        for fd in [0, 1, 2] {
+            let link = fs::read_link(format!("/proc/{}/fd/{fd}", pid.trim()));
+            assert_eq!(link.unwrap().to_str(), Some("/dev/null"), "descriptor {fd}");
+        }
+        for fd in [9, 50] {
+            let link = fs::read_link(format!("/proc/{}/fd/{fd}", pid.trim()));
+            assert_ne!(
+                link.ok().and_then(|l| l.to_str().map(str::to_owned)).as_deref(),
+                Some("/dev/null")
+            );
+        }
+    });
+}
+
+#[test]
+fn twenty_restarts_in_the_same_place() {
+    // [COMPAT-22] [COMPAT-73]: ports and names are free again at once.
+    Lab::run(|lab| {
+        for round in 0..20 {
+            let _ns = lab.new_netns("one");
+            let mut pasta = lab.attach("--config-net -t 8080 -u 8080 --netns one");
+            pasta.signal(if round % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM });
+            pasta.wait(SOON);
+            ip("netns del one");
+        }
+    });
+}
+
+#[test]
+fn attached_namespace_reaches_the_host() {
+    // [COMPAT-28] traffic flows right after readiness
+    Lab::run(|lab| {
+        let ns = lab.new_netns("one");
+        let _pasta = lab.attach("--config-net --netns one -t none -u none -T none -U none");
+        let server = crate::net::listen(&lab.host(), (std::net::Ipv4Addr::LOCALHOST, 7000).into());
+        crate::net::roundtrip(&ns, crate::lab::at(GATEWAY4, 7000), &server);
+    });
+}

@@ -1,0 +1,25 @@
+//! pasta between real network namespaces.
+//!
+//! Every test runs in a [`lab`] of its own: throw-away namespaces with a `host`, where pasta runs,
+//! and a `remote`, which is the rest of the world. Tags like `[CLI-12]` name requirements.
+//!
+//! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
+//! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
+//! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
+//! * [`rootless`]: an ordinary user in the machine's own network namespace.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod attach;
+mod bulk;
+mod config;
+mod json;
+mod lab;
+mod names;
+mod net;
+mod ns;
+mod pasta;
+mod refuse;
+mod rootless;
+mod status;
+mod tcp;
+mod udp;

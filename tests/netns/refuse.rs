@@ -1,0 +1,164 @@
+//! Wrong input: one clear line, status 1, and nothing left behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+
+use crate::lab::{Lab, Output, SOON, ip, output_within};
+use crate::pasta::processes;
+
+/// Runs pasta with a line of arguments and checks that it refuses as it should.
+#[track_caller]
+fn refuses(lab: &Lab, line: &str, named: &str) -> Output {
+    let args: Vec<&str> = line.split_whitespace().collect();
+    let mut command = lab.command("");
+    refuses_command(lab, command.args(args), line, named)
+}
+
+#[track_caller]
+fn refuses_command(lab: &Lab, command: &mut Command, line: &str, named: &str) -> Output {
+    let namespaces = || -> BTreeSet<_> {
+        fs::read_dir("/run/netns").unwrap().map(|e| e.unwrap().file_name()).collect()
+    };
+    let before = (processes(), namespaces());
+    let out = output_within(command, SOON);
+    assert_eq!(out.status.code(), Some(1), "{line}: {out:?}");
+    assert!(out.stdout.is_empty(), "{line}: {out:?}");
+    assert!(out.stderr.contains(named), "{line}: {named:?} is not named: {out:?}");
+    crate::lab::eventually("processes are gone", SOON, || {
+        while nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
+            .is_ok_and(|s| s != nix::sys::wait::WaitStatus::StillAlive)
+        {}
+        (processes(), namespaces()) == before
+    });
+    let pid_file = lab.dir().join("refused.pid");
+    assert_eq!(fs::read_to_string(&pid_file).unwrap_or_default(), "", "{line}: PID file");
+    out
+}
+
+/// Lines of stderr that are not about running as root.
+fn lines(out: &Output) -> Vec<&str> {
+    out.stderr.lines().filter(|l| !l.trim().is_empty() && !l.contains("root")).collect()
+}
+
+#[test]
+fn bad_values_are_named() {
+    // [CLI table] [CLI-6] [COMPAT-42]
+    Lab::run(|lab| {
+        for (options, named) in [
+            ("-a 1.2.3", "1.2.3"),
+            ("-a nonsense", "nonsense"),
+            ("-a 127.0.0.1", "127.0.0.1"),
+            ("-g 1.2.3.4.5", "1.2.3.4.5"),
+            ("-n 255.0.255.0 -a 10.0.0.1", "255.0.255.0"),
+            ("-n 33 -a 10.0.0.1", "33"),
+            ("-m 65522", "65522"),
+            ("-m many", "many"),
+            ("-M 00:11:22", "00:11:22"),
+            ("--ns-mac-addr zz:zz:zz:zz:zz:zz", "zz:zz"),
+            ("-i nope0", "nope0"),
+            ("-I averyveryverylongname", "averyveryverylongname"),
+            ("-t 0", "0"),
+            ("-t 65536", "65536"),
+            ("-u 100-50", "100-50"),
+            ("-t 8080/tcp", "8080/tcp"),
+            ("-T http", "http"),
+            ("-t 80:80:80", "80:80:80"),
+            ("--dns-forward 300.1.1.1", "300.1.1.1"),
+            ("-D what", "what"),
+            ("-o 10.1.2", "10.1.2"),
+            ("--runas nosuchuser", "nosuchuser"),
+        ] {
+            let pid = lab.dir().join("refused.pid");
+            let line = format!("-q --config-net {options} --pid {} -- true", pid.display());
+            let out = refuses(lab, &line, named);
+            assert_eq!(lines(&out).len(), 1, "{options}: {out:?}");
+            assert!(!pid.exists(), "{options}: PID file left behind");
+        }
+    });
+}
+
+#[test]
+fn unknown_options_are_named() {
+    // [CLI-12] [COMPAT-4] [COMPAT-42]
+    Lab::run(|lab| {
+        let out = refuses(lab, "--frobnicate -- true", "--frobnicate");
+        assert!(out.stderr.contains("unrecognized option '--frobnicate'"), "{out:?}");
+        refuses(
+            lab,
+            "--map-guest-addrX 1.2.3.4 -- true",
+            "unrecognized option '--map-guest-addrX'",
+        );
+        refuses(lab, "-Y -- true", "Y");
+        refuses(lab, "--config-net -a", "a");
+    });
+}
+
+#[test]
+fn missing_targets_are_named() {
+    // [NS-2] [CLI-10] [CLI-11]
+    Lab::run(|lab| {
+        refuses(lab, "-q --config-net --netns nope", "/run/netns/nope");
+        refuses(lab, "-q --config-net --netns /run/lab/nope", "/run/lab/nope");
+        refuses(lab, "-q --config-net 99999999999", "99999999999");
+        refuses(lab, "-q --config-net 3999999", "3999999");
+        let gone = Command::new("true").spawn().and_then(|mut c| c.wait().map(|_| c.id())).unwrap();
+        refuses(lab, &format!("-q --config-net {gone}"), &gone.to_string());
+        lab.new_netns("one");
+        refuses(lab, "-q --config-net --netns one true", "");
+        refuses(lab, "-q --config-net --netns /etc/passwd", "/etc/passwd");
+    });
+}
+
+#[test]
+fn unwritable_files_are_named() {
+    // [LIFE-3] [COMPAT-39]
+    Lab::run(|lab| {
+        refuses(lab, "-q --config-net --pid /nonexistent/pid -- true", "/nonexistent/pid");
+        refuses(lab, "-q --config-net -l /nonexistent/log -- true", "/nonexistent/log");
+    });
+}
+
+#[test]
+fn busy_port_is_named() {
+    // [CLI-8] [COMPAT-21]
+    Lab::run(|lab| {
+        let _busy = std::net::TcpListener::bind("[::]:7171").unwrap();
+        lab.new_netns("one");
+        let pid = lab.dir().join("refused.pid");
+        for line in ["-t 7171", "-t 7170-7172"] {
+            let line = format!("-q --config-net {line} --pid {} --netns one", pid.display());
+            let out = refuses(lab, &line, "7171");
+            assert!(out.stderr.contains("Address already in use"), "{out:?}");
+        }
+    });
+}
+
+#[test]
+fn missing_tun_device_is_named() {
+    // [NS-9]
+    Lab::run(|lab| {
+        let none = None::<&str>;
+        mount(Some("lab"), "/dev/net", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        lab.new_netns("one");
+        let pid = lab.dir().join("refused.pid");
+        for target in ["-- true", "--netns one"] {
+            let line = format!("-q --config-net --pid {} {target}", pid.display());
+            refuses(lab, &line, "/dev/net/tun");
+        }
+        let links = ip("-n one -o link");
+        assert_eq!(links.lines().count(), 1, "only loopback: {links}");
+    });
+}
+
+#[test]
+fn existing_interface_is_not_taken_over() {
+    // [NS-9]: a link of another kind with our name
+    Lab::run(|lab| {
+        lab.new_netns("one");
+        ip("-n one link add up0 type veth peer name up1");
+        refuses(lab, "-q --config-net --netns one", "up0");
+    });
+}
