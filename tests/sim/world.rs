@@ -135,7 +135,7 @@ impl World {
             self.watch.from_guest(f);
             let Ok(frame) = Frame::parse(f) else { continue };
             let packet = match frame.body {
-                Body::Arp(_) => {
+                Body::Arp => {
                     let mut reply = Reply::new();
                     let us = self.lease.our_mac;
                     if arp::respond(&self.lease, f, |_| us, &mut reply) == Service::Replied {
