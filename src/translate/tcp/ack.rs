@@ -16,6 +16,7 @@
 //! fraction of what the pool has left. When the pool has nothing left, the socket's own free
 //! space is offered instead. The edge never moves back.
 
+use super::send::LINK_RETRY_MS;
 use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, TcpSockets};
 use crate::wire::{Seq, TcpFlags};
@@ -35,8 +36,17 @@ const MIN_PROMISE: u32 = 16 * 1024;
 /// Data the guest may have unacknowledged before we ask the kernel how the transfer goes.
 const BULK_BYTES: u32 = 64 * 1024;
 
+/// Unacknowledged data that makes it worth asking for the size of the send buffer as well.
+const BULK_SAMPLE: u32 = 16 * 1024;
+
 /// A transfer is bulk when the path holds more than one part in this many of the send buffer.
 const INTERACTIVE_FACTOR: u64 = 20;
+
+/// Looks at the socket in vain before they are made less often.
+const PATIENCE: u8 = 4;
+
+/// Longest time between two looks, milliseconds, unless half a round trip is longer.
+const MAX_LOOK_MS: u64 = 100;
 
 /// Round-trip times up to this many microseconds mean a peer on this host.
 const LOCAL_RTT_US: u32 = 10;
@@ -49,7 +59,7 @@ impl Tcp {
             if owed != 0 || self.events.has(Events::FORCE_ACK) {
                 self.acknowledge(io);
             }
-        } else if owed >= BULK_BYTES {
+        } else if owed >= BULK_BYTES || (owed != 0 && self.events.has(Events::BULK)) {
             self.acknowledge(io);
         } else if owed != 0 && !self.ack_at.is_armed() {
             self.arm_ack(io);
@@ -59,15 +69,25 @@ impl Tcp {
     /// Re-evaluates, and sends an acknowledgement if anything changed or one is forced.
     pub(super) fn acknowledge<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         let (acked, edge) = (self.rx_acked, self.rx_edge);
-        let (ack, window) = self.evaluate(io);
+        let (ack, mut window) = self.evaluate(io);
         let moved = self.rx_edge.since(edge);
-        let was_closed = edge.since(acked) < u32::from(self.gmss);
+        let was_closed = edge.since(self.rx_next) < u32::from(self.gmss);
         // A window that grew by little is not worth a segment of its own (RFC 9293, 3.8.6.2.2).
         let worth = moved >= FIRST_PROMISE / 2 || (was_closed && moved != 0);
+        if ack == acked && !worth {
+            // Duplicates count as such only with the same window (RFC 5681, 2), and if nothing
+            // is sent, nothing is offered.
+            self.rx_edge = edge;
+            window = self.window_field();
+        }
         if ack != acked || worth || self.events.has(Events::FORCE_ACK) {
             self.events.clear(Events::FORCE_ACK);
-            let seq = self.tx_next;
-            self.emit(io, TcpFlags::ACK, seq, ack, window, &[], 0);
+            let seq = self.acceptable_seq();
+            if !self.emit(io, TcpFlags::ACK, seq, ack, window, &[], 0) {
+                // The link lost it: try again before the guest has to.
+                self.events.set(Events::FORCE_ACK);
+                self.arm_ack(io);
+            }
         }
     }
 
@@ -90,13 +110,24 @@ impl Tcp {
     /// Decides acknowledgement number and window, and arms or stops the timer that looks again.
     fn evaluate<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
         let taken = self.rx_taken();
-        let ack = self.delivered(taken, io).max(self.rx_acked);
+        let (acked, edge) = (self.rx_acked, self.rx_edge);
+        let ack = self.delivered(taken, io).max(acked);
         self.rx_acked = ack;
         self.open_window(io);
-        if ack == taken && self.backlog.is_empty() && self.rx_edge != ack {
-            self.ack_at = Deadline::NEVER;
-        } else if self.backlog.is_empty() {
+        if ack != acked || self.rx_edge != edge {
+            self.ack_tries = 0;
+        }
+        // A closed window with an empty backlog: the socket is full and will not tell when it has
+        // room, because it was never offered too much.
+        let starved = self.backlog.is_empty()
+            && !self.events.has(Events::GUEST_FIN)
+            && self.rx_edge.since(self.rx_next) < u32::from(self.gmss);
+        self.ack_at = Deadline::NEVER;
+        if ack != taken || starved {
             self.arm_ack(io);
+        }
+        if self.events.has(Events::LINK_FULL) {
+            self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
         }
         (ack, self.window_field())
     }
@@ -115,7 +146,7 @@ impl Tcp {
         let (Some(acked), Some(rate)) = (view.bytes_acked, view.delivery_rate) else {
             return taken;
         };
-        if taken.since(self.rx_acked) >= BULK_BYTES {
+        if self.events.has(Events::BULK) || taken.since(self.rx_acked) >= BULK_SAMPLE {
             let path = u64::from(view.rtt_us).saturating_mul(rate) / 1_000_000;
             let buffer = u64::from(io.net.send_buffer(self.sock));
             if path.saturating_mul(INTERACTIVE_FACTOR) >= buffer {
@@ -185,15 +216,19 @@ impl Tcp {
         self.events.any(Events::GUEST_FIN.or(Events::FIN_SENT))
     }
 
-    /// Looks again after half a round trip [TCP-47].
+    /// Looks again after half a round trip [TCP-47], and less and less often if the peer makes no
+    /// progress.
     fn arm_ack<O, N>(&mut self, io: &Io<'_, O, N>) {
         let ms = u64::from(self.rtt_us).div_ceil(2000).clamp(1, 1638);
-        self.ack_at = Deadline::after(io.now, ms);
+        let doublings = self.ack_tries.saturating_sub(PATIENCE).min(7);
+        let slow = (ms << doublings).min(MAX_LOOK_MS).max(ms);
+        self.ack_at = Deadline::after(io.now, slow);
     }
 
     /// The time to look again has come.
     pub(super) fn on_ack_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         self.ack_at = Deadline::NEVER;
+        self.ack_tries = self.ack_tries.saturating_add(1);
         self.acknowledge(io);
     }
 }

@@ -41,7 +41,7 @@ mod timer;
 pub use events::Events;
 pub use open::{Opened, mss_to_offer};
 pub use reset::answer_stray;
-pub use timer::SocketReady;
+pub use timer::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady};
 
 use crate::flow::{Backlog, Pool, Tuple};
 use crate::wire::{Endpoint, Seq, proto};
@@ -113,6 +113,8 @@ pub struct Tcp {
     gws: u8,
     /// Shift of ours.
     ows: u8,
+    /// Looks in a row that found nothing new to acknowledge.
+    ack_tries: u8,
     /// Timeouts in a row without progress.
     retries: u8,
     /// Duplicate acknowledgements in a row.
