@@ -61,9 +61,11 @@ const MIN_MSS: u16 = 48;
 /// every acknowledgement costs a system call.
 const LAZY_DISCARD: u32 = 64 * 1024;
 
-/// Likewise when nothing is in flight: no acknowledgement will come to remove them later, and a
-/// peer with a small window would wait for ever.
-const IDLE_DISCARD: u32 = 4096;
+/// Likewise when nothing is in flight, so that no acknowledgement will come to remove them later.
+/// They count against the window of the peer, and so does all of the buffer that their last byte
+/// is in, which the kernel may have filled with a hundred kilobytes: the rest of a large transfer
+/// must not stay at all, a few small messages may.
+const IDLE_DISCARD: u32 = 1024;
 
 /// A TCP connection between the guest and a host socket.
 #[derive(Debug)]
@@ -164,9 +166,19 @@ impl Tcp {
     fn discard<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>, all: bool) -> bool {
         let fin = self.events.has(Events::FIN_ACKED);
         let n = self.tx_una.sub(u32::from(fin)).since(self.tx_base);
-        let worth = if self.in_flight() == 0 { IDLE_DISCARD } else { LAZY_DISCARD };
+        let idle = self.in_flight() == 0;
+        let worth = match idle {
+            true if self.events.has(Events::DRAINED) => IDLE_DISCARD,
+            true => 1,
+            false => LAZY_DISCARD,
+        };
         if n == 0 || (!all && n < worth) {
             return true;
+        }
+        if idle && !self.events.has(Events::READABLE) {
+            self.events.set(Events::DRAINED);
+        } else {
+            self.events.clear(Events::DRAINED);
         }
         self.tx_base = self.tx_base.add(n);
         io.net.discard(self.sock, n)
