@@ -48,6 +48,8 @@ impl Events {
     pub const LINK_FULL: Self = Self(1 << 19);
     /// The socket's receive queue was empty when acknowledged bytes were last removed from it.
     pub const DRAINED: Self = Self(1 << 20);
+    /// The backlog has waited so long that it is acknowledged.
+    pub const PARKED: Self = Self(1 << 21);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -78,7 +80,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 21] = [
+        const NAMES: [&str; 22] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -100,6 +102,7 @@ impl std::fmt::Debug for Events {
             "active",
             "link-full",
             "drained",
+            "parked",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

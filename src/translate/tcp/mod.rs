@@ -12,8 +12,8 @@
 //! right edge stays where it is: the kernel sees a full socket and grows its buffer, and once it
 //! has drained, most data passes without the detour.
 //!
-//! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken; we never
-//! acknowledge more.
+//! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken. We do not
+//! acknowledge more, except when the backlog has to wait so long that the guest would repeat it.
 //!
 //! **Acknowledging.** For a remote peer an acknowledgement means that the *peer* has the data;
 //! for local peers, and for bulk transfers, that the socket has it (`ack.rs`).
@@ -151,10 +151,20 @@ impl Tcp {
         self.promised = 0;
     }
 
+    /// All the guest's data, as a sequence number, and its FIN if that was passed on.
+    fn rx_end(&self) -> Seq {
+        let fin = self.events.has(Events::GUEST_FIN) && !self.events.has(Events::PEER_SHUT);
+        self.rx_next.sub(u32::from(fin))
+    }
+
     /// What the socket has taken, as a guest sequence number.
     fn rx_taken(&self) -> Seq {
-        let fin = self.events.has(Events::GUEST_FIN) && !self.events.has(Events::PEER_SHUT);
-        self.rx_next.sub(self.backlog.len()).sub(u32::from(fin))
+        self.rx_end().sub(self.backlog.len())
+    }
+
+    /// What may be acknowledged at most.
+    fn rx_ackable(&self) -> Seq {
+        if self.events.has(Events::PARKED) { self.rx_end() } else { self.rx_taken() }
     }
 
     /// Bytes (and FIN) the guest has not acknowledged.
