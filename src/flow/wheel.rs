@@ -189,6 +189,7 @@ const fn slot_at(time: u64, width: u64) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
