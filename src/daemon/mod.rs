@@ -10,11 +10,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::cli::{self, CliEnv, Outcome};
-use crate::sys::{fds, logsink, signals};
+use crate::sys::{fds, logsink, memory, signals};
 
 /// The one main of every program name.
 pub fn main() -> ExitCode {
     let inherited = signals::Inherited::record();
+    memory::single_arena();
     logsink::init();
     if let Err(e) = fds::sanitize() {
         log::error!("{e}");

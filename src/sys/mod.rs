@@ -31,6 +31,7 @@ pub mod caps;
 pub mod fds;
 pub mod ids;
 pub mod logsink;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod sandbox;

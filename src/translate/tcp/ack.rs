@@ -9,6 +9,11 @@
 //! when either side has sent FIN, and when the path holds more than a small part of the send
 //! buffer [TCP-42].
 //!
+//! Data in the backlog is not acknowledged while the socket makes progress. If it stops, because
+//! the peer is paused or far away behind a slow line, the guest would repeat what we have, and in
+//! the end give the connection up; so after a while the backlog is acknowledged as well. What is
+//! left then is a closed window, which is the proper sign of a peer that does not read.
+//!
 //! # Window
 //!
 //! The right edge is what the socket has taken plus a promise on the backlog pool. The promise
@@ -16,6 +21,7 @@
 //! fraction of what the pool has left. When the pool has nothing left, the socket's own free
 //! space is offered instead. The edge never moves back.
 
+use super::send::LINK_RETRY_MS;
 use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, TcpSockets};
 use crate::wire::{Seq, TcpFlags};
@@ -35,8 +41,26 @@ const MIN_PROMISE: u32 = 16 * 1024;
 /// Data the guest may have unacknowledged before we ask the kernel how the transfer goes.
 const BULK_BYTES: u32 = 64 * 1024;
 
+/// Unacknowledged data that makes it worth asking for the size of the send buffer as well.
+const BULK_SAMPLE: u32 = 16 * 1024;
+
 /// A transfer is bulk when the path holds more than one part in this many of the send buffer.
 const INTERACTIVE_FACTOR: u64 = 20;
+
+/// Looks at the socket in vain before they are made less often.
+const PATIENCE: u8 = 4;
+
+/// How long data may wait in the backlog before it is acknowledged, milliseconds, where the
+/// guest is used to immediate answers: its stack repeats what is not acknowledged after some
+/// 8 ms (RFC 8985, 7.2).
+const PARK_MS: u64 = 5;
+
+/// Looks in vain before data in the backlog is acknowledged, where the guest is used to the
+/// round-trip time of the peer.
+const PARK_TRIES: u8 = 11;
+
+/// Longest time between two looks, milliseconds, unless half a round trip is longer.
+const MAX_LOOK_MS: u64 = 100;
 
 /// Round-trip times up to this many microseconds mean a peer on this host.
 const LOCAL_RTT_US: u32 = 10;
@@ -44,12 +68,12 @@ const LOCAL_RTT_US: u32 = 10;
 impl Tcp {
     /// Acknowledges after a batch of the guest's segments, if there is reason to.
     pub(super) fn acknowledge_batch<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
-        let owed = self.rx_taken().since(self.rx_acked);
+        let owed = if self.owes() { self.rx_ackable().since(self.rx_acked) } else { 0 };
         if self.events.any(Events::FORCE_ACK.or(Events::LOCAL)) || self.is_closing() {
             if owed != 0 || self.events.has(Events::FORCE_ACK) {
                 self.acknowledge(io);
             }
-        } else if owed >= BULK_BYTES {
+        } else if owed >= BULK_BYTES || (owed != 0 && self.events.has(Events::BULK)) {
             self.acknowledge(io);
         } else if owed != 0 && !self.ack_at.is_armed() {
             self.arm_ack(io);
@@ -59,21 +83,31 @@ impl Tcp {
     /// Re-evaluates, and sends an acknowledgement if anything changed or one is forced.
     pub(super) fn acknowledge<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         let (acked, edge) = (self.rx_acked, self.rx_edge);
-        let (ack, window) = self.evaluate(io);
+        let (ack, mut window) = self.evaluate(io);
         let moved = self.rx_edge.since(edge);
-        let was_closed = edge.since(acked) < u32::from(self.gmss);
+        let was_closed = edge.since(self.rx_next) < u32::from(self.gmss);
         // A window that grew by little is not worth a segment of its own (RFC 9293, 3.8.6.2.2).
         let worth = moved >= FIRST_PROMISE / 2 || (was_closed && moved != 0);
+        if ack == acked && !worth {
+            // Duplicates count as such only with the same window (RFC 5681, 2), and if nothing
+            // is sent, nothing is offered.
+            self.rx_edge = edge;
+            window = self.window_field();
+        }
         if ack != acked || worth || self.events.has(Events::FORCE_ACK) {
             self.events.clear(Events::FORCE_ACK);
-            let seq = self.tx_next;
-            self.emit(io, TcpFlags::ACK, seq, ack, window, &[], 0);
+            let seq = self.acceptable_seq();
+            if !self.emit(io, TcpFlags::ACK, seq, ack, window, &[], 0) {
+                // The link lost it: try again before the guest has to.
+                self.events.set(Events::FORCE_ACK);
+                self.arm_ack(io);
+            }
         }
     }
 
     /// Numbers for a segment that leaves anyway [TCP-48].
     pub(super) fn piggyback<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
-        if self.rx_taken() == self.rx_acked && !self.events.has(Events::FORCE_ACK) {
+        if !self.owes() && !self.events.has(Events::FORCE_ACK) {
             return (self.rx_acked, self.window_field());
         }
         self.events.clear(Events::FORCE_ACK);
@@ -89,21 +123,40 @@ impl Tcp {
 
     /// Decides acknowledgement number and window, and arms or stops the timer that looks again.
     fn evaluate<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
-        let taken = self.rx_taken();
-        let ack = self.delivered(taken, io).max(self.rx_acked);
+        let taken = self.rx_ackable();
+        let (acked, edge) = (self.rx_acked, self.rx_edge);
+        let ack = self.delivered(taken, io).max(acked);
         self.rx_acked = ack;
         self.open_window(io);
-        if ack == taken && self.backlog.is_empty() && self.rx_edge != ack {
-            self.ack_at = Deadline::NEVER;
-        } else if self.backlog.is_empty() {
+        if ack != acked || self.rx_edge != edge {
+            self.ack_tries = 0;
+        }
+        // A closed window with an empty backlog: the socket is full and will not tell when it has
+        // room, because it was never offered too much.
+        let starved = self.backlog.is_empty()
+            && !self.events.has(Events::GUEST_FIN)
+            && self.rx_edge.since(self.rx_next) < u32::from(self.gmss);
+        self.ack_at = Deadline::NEVER;
+        if ack.before(taken) || starved {
             self.arm_ack(io);
+        }
+        if !self.backlog.is_empty() && !self.events.has(Events::PARKED) {
+            if self.follows_socket() {
+                self.ack_at = self.ack_at.min(Deadline::after(io.now, PARK_MS));
+            } else if !self.ack_at.is_armed() {
+                self.arm_ack(io);
+            }
+        }
+        if self.events.has(Events::LINK_FULL) {
+            self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
         }
         (ack, self.window_field())
     }
 
     /// How far the guest's data counts as delivered.
     fn delivered<O, N: TcpSockets>(&mut self, taken: Seq, io: &mut Io<'_, O, N>) -> Seq {
-        if self.events.has(Events::LOCAL) || self.is_closing() || taken == self.rx_acked {
+        let parked = self.events.has(Events::PARKED);
+        if self.events.has(Events::LOCAL) || parked || self.is_closing() || !self.owes() {
             return taken;
         }
         let Some(view) = io.net.view(self.sock) else { return taken };
@@ -115,7 +168,7 @@ impl Tcp {
         let (Some(acked), Some(rate)) = (view.bytes_acked, view.delivery_rate) else {
             return taken;
         };
-        if taken.since(self.rx_acked) >= BULK_BYTES {
+        if self.events.has(Events::BULK) || taken.since(self.rx_acked) >= BULK_SAMPLE {
             let path = u64::from(view.rtt_us).saturating_mul(rate) / 1_000_000;
             let buffer = u64::from(io.net.send_buffer(self.sock));
             if path.saturating_mul(INTERACTIVE_FACTOR) >= buffer {
@@ -181,19 +234,36 @@ impl Tcp {
         u16::try_from(bytes >> self.ows).unwrap_or(u16::MAX)
     }
 
+    /// True if something could be acknowledged that was not.
+    fn owes(&self) -> bool {
+        self.rx_acked.before(self.rx_ackable())
+    }
+
+    /// True if what the socket takes is acknowledged at once.
+    fn follows_socket(&self) -> bool {
+        self.events.any(Events::LOCAL.or(Events::BULK)) || self.is_closing()
+    }
+
     fn is_closing(&self) -> bool {
         self.events.any(Events::GUEST_FIN.or(Events::FIN_SENT))
     }
 
-    /// Looks again after half a round trip [TCP-47].
+    /// Looks again after half a round trip [TCP-47], and less and less often if the peer makes no
+    /// progress.
     fn arm_ack<O, N>(&mut self, io: &Io<'_, O, N>) {
         let ms = u64::from(self.rtt_us).div_ceil(2000).clamp(1, 1638);
-        self.ack_at = Deadline::after(io.now, ms);
+        let doublings = self.ack_tries.saturating_sub(PATIENCE).min(7);
+        let slow = (ms << doublings).min(MAX_LOOK_MS).max(ms);
+        self.ack_at = Deadline::after(io.now, slow);
     }
 
     /// The time to look again has come.
     pub(super) fn on_ack_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         self.ack_at = Deadline::NEVER;
+        self.ack_tries = self.ack_tries.saturating_add(1);
+        if !self.backlog.is_empty() && (self.follows_socket() || self.ack_tries >= PARK_TRIES) {
+            self.events.set(Events::PARKED);
+        }
         self.acknowledge(io);
     }
 }

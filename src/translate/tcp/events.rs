@@ -2,7 +2,7 @@
 
 /// A set of events.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Events(u16);
+pub struct Events(u32);
 
 impl Events {
     /// The guest's SYN was received; the host socket is connecting or SYN,ACK is on its way.
@@ -38,6 +38,18 @@ impl Events {
     pub const INBOUND: Self = Self(1 << 14);
     /// The guest's window scale option was seen, so ours is in force.
     pub const SCALED: Self = Self(1 << 15);
+    /// Our FIN was sent at least once, even if a rewind took it back: `tx_max` is behind it.
+    pub const END_KNOWN: Self = Self(1 << 16);
+    /// The guest sent something since the last keepalive scan.
+    pub const GUEST_HEARD: Self = Self(1 << 17);
+    /// Guest or socket stirred since the last inactivity scan.
+    pub const ACTIVE: Self = Self(1 << 18);
+    /// The link could not take what there is for the guest; the timer tries again.
+    pub const LINK_FULL: Self = Self(1 << 19);
+    /// The socket's receive queue was empty when acknowledged bytes were last removed from it.
+    pub const DRAINED: Self = Self(1 << 20);
+    /// The backlog has waited so long that it is acknowledged.
+    pub const PARKED: Self = Self(1 << 21);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -68,7 +80,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 16] = [
+        const NAMES: [&str; 22] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -85,8 +97,14 @@ impl std::fmt::Debug for Events {
             "syn-retried",
             "inbound",
             "scaled",
+            "end-known",
+            "guest-heard",
+            "active",
+            "link-full",
+            "drained",
+            "parked",
         ];
-        let set = (0u16..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
+        let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()
     }
 }

@@ -12,8 +12,8 @@
 //! right edge stays where it is: the kernel sees a full socket and grows its buffer, and once it
 //! has drained, most data passes without the detour.
 //!
-//! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken; we never
-//! acknowledge more.
+//! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken. We do not
+//! acknowledge more, except when the backlog has to wait so long that the guest would repeat it.
 //!
 //! **Acknowledging.** For a remote peer an acknowledgement means that the *peer* has the data;
 //! for local peers, and for bulk transfers, that the socket has it (`ack.rs`).
@@ -41,7 +41,7 @@ mod timer;
 pub use events::Events;
 pub use open::{Opened, mss_to_offer};
 pub use reset::answer_stray;
-pub use timer::SocketReady;
+pub use timer::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady};
 
 use crate::flow::{Backlog, Pool, Tuple};
 use crate::wire::{Endpoint, Seq, proto};
@@ -57,8 +57,12 @@ const DEFAULT_MSS: u16 = 536;
 /// Smallest segment size we honour; smaller ones would be an attack [TCP-32].
 const MIN_MSS: u16 = 48;
 
-/// Acknowledged bytes that may stay in the socket's queue before they are removed.
-const LAZY_DISCARD: u32 = 64 * 1024;
+/// Acknowledged bytes that may stay in the socket's queue before they are removed. Little: what
+/// stays closes the window towards the peer, and hides progress from the kernel's buffer tuning.
+const LAZY_BYTES: u32 = 1024;
+
+/// Batches of acknowledgements before the same: even one byte occupies most of a kilobyte.
+const LAZY_BATCHES: u8 = 16;
 
 /// A TCP connection between the guest and a host socket.
 #[derive(Debug)]
@@ -109,12 +113,16 @@ pub struct Tcp {
     gws: u8,
     /// Shift of ours.
     ows: u8,
+    /// Looks in a row that found nothing new to acknowledge.
+    ack_tries: u8,
     /// Timeouts in a row without progress.
     retries: u8,
     /// Duplicate acknowledgements in a row.
     dup_acks: u8,
     /// Doublings of the window granted so far.
     growth: u8,
+    /// Batches of acknowledgements since something was removed from the socket's queue.
+    undiscarded: u8,
 }
 
 const _: () = assert!(size_of::<Tcp>() <= 192);
@@ -142,10 +150,20 @@ impl Tcp {
         self.promised = 0;
     }
 
+    /// All the guest's data, as a sequence number, and its FIN if that was passed on.
+    fn rx_end(&self) -> Seq {
+        let fin = self.events.has(Events::GUEST_FIN) && !self.events.has(Events::PEER_SHUT);
+        self.rx_next.sub(u32::from(fin))
+    }
+
     /// What the socket has taken, as a guest sequence number.
     fn rx_taken(&self) -> Seq {
-        let fin = self.events.has(Events::GUEST_FIN) && !self.events.has(Events::PEER_SHUT);
-        self.rx_next.sub(self.backlog.len()).sub(u32::from(fin))
+        self.rx_end().sub(self.backlog.len())
+    }
+
+    /// What may be acknowledged at most.
+    fn rx_ackable(&self) -> Seq {
+        if self.events.has(Events::PARKED) { self.rx_end() } else { self.rx_taken() }
     }
 
     /// Bytes (and FIN) the guest has not acknowledged.
@@ -157,8 +175,23 @@ impl Tcp {
     fn discard<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>, all: bool) -> bool {
         let fin = self.events.has(Events::FIN_ACKED);
         let n = self.tx_una.sub(u32::from(fin)).since(self.tx_base);
-        if n == 0 || (!all && n < LAZY_DISCARD) {
+        if n == 0 {
             return true;
+        }
+        self.undiscarded = self.undiscarded.saturating_add(1);
+        let idle = self.in_flight() == 0;
+        // With nothing in flight no acknowledgement will come to remove the rest later, and the
+        // rest of a large transfer pins all of the buffer its last byte is in, which can close
+        // the window for good. A few small messages after everything was removed may stay.
+        let few = self.events.has(Events::DRAINED) && self.undiscarded < LAZY_BATCHES;
+        if !all && n < LAZY_BYTES && (!idle || few) {
+            return true;
+        }
+        self.undiscarded = 0;
+        if idle && !self.events.has(Events::READABLE) {
+            self.events.set(Events::DRAINED);
+        } else {
+            self.events.clear(Events::DRAINED);
         }
         self.tx_base = self.tx_base.add(n);
         io.net.discard(self.sock, n)

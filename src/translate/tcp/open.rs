@@ -57,7 +57,7 @@ impl Tcp {
         flow.rx_base = seg.seq;
         flow.guest_options(&SynOptions::parse(seg.options));
         flow.gwin = u32::from(seg.window);
-        flow.events.set(Events::CONNECTING);
+        flow.events.set(Events::CONNECTING.or(Events::GUEST_HEARD).or(Events::ACTIVE));
         if to.addr.is_loopback() {
             flow.events.set(Events::LOCAL);
         }
@@ -91,7 +91,7 @@ impl Tcp {
         io: &mut Io<'_, O, N>,
     ) -> Self {
         let mut flow = Self::new(ours, guest, sock, isn);
-        flow.events.set(Events::SYN_SENT.or(Events::INBOUND));
+        flow.events.set(Events::SYN_SENT.or(Events::INBOUND).or(Events::ACTIVE));
         // Whatever the peer sent already waits in the socket.
         flow.events.set(Events::READABLE);
         flow.send_syn(io);
@@ -121,9 +121,11 @@ impl Tcp {
             gmss: DEFAULT_MSS,
             gws: 0,
             ows: OUR_SCALE,
+            ack_tries: 0,
             retries: 0,
             dup_acks: 0,
             growth: 0,
+            undiscarded: 0,
         }
     }
 
@@ -158,20 +160,19 @@ impl Tcp {
             return if seg.seq == self.rx_next { Verdict::Abort } else { Verdict::Keep };
         }
         if seg.flags.has(TcpFlags::SYN) {
-            // The same SYN again: our SYN,ACK was lost, or the peer takes its time.
-            if seg.seq.add(1) == self.rx_next {
-                if self.events.has(Events::SYNACK_SENT) {
-                    self.send_synack(io);
-                }
-                return Verdict::Keep;
+            // The same SYN again: our SYN,ACK was lost, or the peer takes its time. A SYN with
+            // another number is a restarted guest, which the SYN,ACK makes reset the old
+            // connection (RFC 9293, 3.5.1).
+            if self.events.has(Events::SYNACK_SENT) {
+                self.send_synack(io);
             }
+            return Verdict::Keep;
+        }
+        if !self.events.has(Events::SYNACK_SENT) || !seg.flags.has(TcpFlags::ACK) {
             return self.reset(io);
         }
-        if !self.events.has(Events::SYNACK_SENT)
-            || !seg.flags.has(TcpFlags::ACK)
-            || seg.ack != self.tx_next
-        {
-            return self.reset(io);
+        if seg.ack != self.tx_next {
+            return self.refuse_ack(seg, io);
         }
         self.establish(seg.window);
         self.gwin = u32::from(seg.window) << self.gws;
@@ -188,6 +189,9 @@ impl Tcp {
         if seg.flags.has(TcpFlags::RST) {
             return if acceptable { Verdict::Abort } else { Verdict::Keep };
         }
+        if seg.flags.has(TcpFlags::ACK) && !acceptable {
+            return self.refuse_ack(seg, io);
+        }
         if !acceptable || !seg.flags.has(TcpFlags::SYN) || seg.flags.has(TcpFlags::FIN) {
             return self.reset(io);
         }
@@ -202,6 +206,14 @@ impl Tcp {
         // The guest may speak first: its ACK leaves before anything else.
         self.events.set(Events::FORCE_ACK);
         self.acknowledge(io);
+        Verdict::Keep
+    }
+
+    /// An acknowledgement of what we did not send: the guest remembers an older connection. The
+    /// reset makes it forget that one, ours goes on (RFC 9293, 3.10.7.3 and 3.10.7.4).
+    fn refuse_ack<O: FrameOut, N>(&mut self, seg: &Segment<'_>, io: &mut Io<'_, O, N>) -> Verdict {
+        io.drop(DropReason::BadSegment);
+        self.emit(io, TcpFlags::RST, seg.ack, Seq(0), 0, &[], 0);
         Verdict::Keep
     }
 

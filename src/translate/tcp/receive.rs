@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use super::{Events, Tcp};
-use crate::flow::DropReason;
+use crate::flow::{DropReason, Pool};
 use crate::translate::{FrameOut, Io, Sent, TcpSockets, Verdict};
 use crate::wire::{Segment, TcpFlags};
 
@@ -18,6 +18,7 @@ impl Tcp {
         seg: &Segment<'_>,
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
+        self.events.set(Events::GUEST_HEARD.or(Events::ACTIVE));
         if self.events.has(Events::ESTABLISHED) {
             self.on_segment_established(seg, io)
         } else if self.events.has(Events::SYN_SENT) {
@@ -34,6 +35,10 @@ impl Tcp {
         }
         if !self.discard(io, false) {
             return self.reset(io);
+        }
+        if self.events.has(Events::READ_CLOSED) && !self.events.has(Events::FIN_SENT) {
+            // Without peek offsets, the end shows once everything before it is acknowledged.
+            self.events.set(Events::READABLE);
         }
         let verdict = self.push(io);
         if verdict != Verdict::Keep {
@@ -60,6 +65,7 @@ impl Tcp {
                 Sent::Broken => return self.reset(io),
             }
         }
+        self.events.clear(Events::PARKED);
         self.pass_fin_on(io)
     }
 
@@ -84,8 +90,9 @@ impl Tcp {
             return verdict;
         }
         if self.events.has(Events::GUEST_FIN) {
-            // Nothing can follow the FIN; a repeated one was not acknowledged in time.
-            if seg.seq_len() != 0 {
+            // Nothing can follow the FIN. A repeated one was not acknowledged in time, an old
+            // number is a keepalive.
+            if seg.seq_len() != 0 || seg.seq != self.rx_next {
                 self.events.set(Events::FORCE_ACK);
             }
             return Verdict::Keep;
@@ -142,6 +149,8 @@ impl Tcp {
         if seg.flags.has(TcpFlags::FIN) && complete {
             self.events.set(Events::GUEST_FIN.or(Events::FORCE_ACK));
             self.rx_next = self.rx_next.add(1);
+            // A FIN needs no window, and may be right behind it.
+            self.rx_edge = self.rx_edge.max(self.rx_next);
             return self.pass_fin_on(io);
         }
         Verdict::Keep
@@ -158,7 +167,7 @@ impl Tcp {
             0
         };
         let rest = data.get(sent..).unwrap_or_default();
-        let kept = if rest.is_empty() { 0 } else { io.pool.append(&mut self.backlog, rest) };
+        let kept = if rest.is_empty() { 0 } else { self.keep(rest, io.pool) };
         if kept < rest.len() {
             // Only a window that was not backed by a promise can come here.
             io.drop(DropReason::BeyondWindow);
@@ -167,6 +176,18 @@ impl Tcp {
         let taken = u32::try_from(sent.saturating_add(kept)).unwrap_or(0);
         self.rx_next = self.rx_next.add(taken);
         true
+    }
+
+    /// Appends to the backlog what was promised; returns how much.
+    fn keep(&mut self, data: &[u8], pool: &mut Pool) -> usize {
+        let need = self.backlog.len().saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        // A window that was not backed by a promise, because the socket had said it could take
+        // as much, must not use what others were promised.
+        if need > self.promised && pool.promise(self.promised, need) {
+            self.promised = need;
+        }
+        let room = self.promised.saturating_sub(self.backlog.len()) as usize;
+        pool.append(&mut self.backlog, data.get(..room.min(data.len())).unwrap_or_default())
     }
 
     /// Shuts the write side of the socket once everything before the guest's FIN is in it

@@ -38,10 +38,28 @@ impl Tcp {
         }
     }
 
-    /// Sends a segment without payload that acknowledges as much as was last acknowledged.
+    /// The sequence number for a segment without payload: what was sent last, but not beyond the
+    /// guest's window, where the guest would not look at its acknowledgement.
+    pub(super) fn acceptable_seq(&self) -> Seq {
+        if self.events.has(Events::ESTABLISHED) {
+            self.tx_max.min(self.tx_una.add(self.gwin))
+        } else {
+            self.tx_max
+        }
+    }
+
+    /// Sends a reset that the guest believes in whatever state it is.
     pub(super) fn emit_reset<O: FrameOut, N>(&mut self, io: &mut Io<'_, O, N>) {
+        if self.events.has(Events::SYN_SENT) {
+            // Nothing of the guest is known that could be acknowledged; an acknowledgement of
+            // something else would make it ignore the reset.
+            self.emit(io, TcpFlags::RST, self.tx_next, Seq(0), 0, &[], 0);
+            return;
+        }
+        // A guest in SYN-SENT needs the ACK flag to believe the reset [TCP-14].
         let flags = TcpFlags::RST.with(TcpFlags::ACK);
-        let ack = if self.events.has(Events::SYN_SENT) { Seq(0) } else { self.rx_next };
-        self.emit(io, flags, self.tx_next, ack, 0, &[], 0);
+        let refused = self.events.has(Events::CONNECTING) && !self.events.has(Events::SYNACK_SENT);
+        let seq = if refused { self.tx_next.sub(1) } else { self.acceptable_seq() };
+        self.emit(io, flags, seq, self.rx_next, 0, &[], 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, TcpSockets, Verdict};
+use crate::wire::TcpFlags;
 
 /// First retransmission timeout, milliseconds; after a repeated SYN (RFC 6298, 2.1 and 5.7).
 const RTO_MS: [u64; 2] = [1000, 3000];
@@ -10,7 +11,13 @@ const RTO_MS: [u64; 2] = [1000, 3000];
 const RTO_MAX_MS: u64 = 120_000;
 
 /// Timeouts in a row before the connection is given up [TCP-73].
-const MAX_RETRIES: u8 = 7;
+pub(super) const MAX_RETRIES: u8 = 7;
+
+/// Time between calls of [`Tcp::on_keepalive_scan`], milliseconds.
+pub const KEEPALIVE_SCAN_MS: u64 = 30_000;
+
+/// Time between calls of [`Tcp::on_inactivity_scan`], milliseconds.
+pub const INACTIVITY_SCAN_MS: u64 = 7_200_000;
 
 /// What an event said about the host socket.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +39,7 @@ impl Tcp {
         ready: SocketReady,
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
+        self.events.set(Events::ACTIVE);
         if self.events.has(Events::CONNECTING) && !self.events.has(Events::SYNACK_SENT) {
             return self.on_connected(ready, io);
         }
@@ -65,6 +73,12 @@ impl Tcp {
     pub fn on_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
         if self.ack_at.is_due(io.now) {
             self.on_ack_timer(io);
+            if self.events.has(Events::LINK_FULL) {
+                let verdict = self.push(io);
+                if verdict != Verdict::Keep {
+                    return verdict;
+                }
+            }
         }
         if !self.rto_at.is_due(io.now) {
             return Verdict::Keep;
@@ -74,6 +88,26 @@ impl Tcp {
             return self.on_handshake_timeout(io);
         }
         self.on_rto(io)
+    }
+
+    /// To be called every [`KEEPALIVE_SCAN_MS`]: asks a guest that was silent since the last call
+    /// whether it still knows the connection. If not it answers with RST [TCP-91].
+    pub fn on_keepalive_scan<O: FrameOut, N>(&mut self, io: &mut Io<'_, O, N>) {
+        let heard = self.events.has(Events::GUEST_HEARD);
+        self.events.clear(Events::GUEST_HEARD);
+        if self.events.has(Events::ESTABLISHED) && !heard {
+            let window = self.window_field();
+            let seq = self.tx_una.sub(1);
+            self.emit(io, TcpFlags::ACK, seq, self.rx_acked, window, &[], 0);
+        }
+    }
+
+    /// To be called every [`INACTIVITY_SCAN_MS`]: ends a connection on which nothing happened
+    /// since the last call [TCP-92].
+    pub fn on_inactivity_scan<O: FrameOut, N>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+        let active = self.events.has(Events::ACTIVE);
+        self.events.clear(Events::ACTIVE);
+        if active { Verdict::Keep } else { self.reset(io) }
     }
 
     /// Retransmission timeout, with `retries` doublings.
@@ -110,6 +144,7 @@ impl Tcp {
     fn on_rto<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
         let pending = self.in_flight() != 0 || self.events.has(Events::READABLE);
         if !pending {
+            self.retries = 0;
             return Verdict::Keep;
         }
         if self.retries >= MAX_RETRIES {

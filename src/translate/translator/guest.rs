@@ -13,6 +13,12 @@ use crate::wire::{
     proto,
 };
 
+/// Server port of DHCP (RFC 2131).
+const DHCP: u16 = 67;
+
+/// Server port of DHCPv6 (RFC 8415).
+const DHCPV6: u16 = 547;
+
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// A frame of the guest. After the last one of a batch, call [`Translator::end_batch`].
     pub fn on_frame(&mut self, vnet: &Vnet, data: &[u8]) {
@@ -98,6 +104,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some(datagram) = Datagram::parse(packet.transport, segment != 0) else {
             return self.drops.count(DropReason::BadTransport);
         };
+        // Requests to a DHCP server are for us, whatever their address: they must not reach the
+        // network of the host [L2-9].
+        if datagram.dst_port == if packet.dst.is_v4() { DHCP } else { DHCPV6 } {
+            return self.drops.count(DropReason::NoService);
+        }
         let ours = Endpoint::new(packet.dst, datagram.dst_port);
         let guest = Endpoint::new(packet.src, datagram.src_port);
         let (hash, known) = self.lookup(&Tuple { protocol: proto::UDP, ours, guest });

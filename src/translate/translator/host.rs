@@ -3,7 +3,7 @@
 use super::Translator;
 use super::settle::Flow;
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::translate::tcp::{SocketReady, Tcp};
+use crate::translate::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
 use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{Endpoint, proto};
@@ -61,6 +61,29 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             Some(Flow::Splice(_)) | None => return,
         };
         self.settle(id, verdict);
+    }
+
+    /// Looks over all TCP flows, when it is time: asks silent guests whether they are still there
+    /// [TCP-91], and ends flows on which nothing happens [TCP-92].
+    pub(super) fn scan(&mut self) {
+        let now = self.now.ms();
+        if now < self.keepalive_at {
+            return;
+        }
+        // An idle process sleeps past the time; what was missed then is not made up for.
+        self.keepalive_at = now.saturating_add(KEEPALIVE_SCAN_MS);
+        let inactive = now >= self.inactivity_at;
+        if inactive {
+            self.inactivity_at = now.saturating_add(INACTIVITY_SCAN_MS);
+        }
+        for index in (0u32..).take(self.flows.slots()) {
+            let Some(id) = self.flows.id_at(index) else { continue };
+            let (flows, mut io) = self.split();
+            let Some(Flow::Tcp(flow)) = flows.get_mut(id) else { continue };
+            flow.on_keepalive_scan(&mut io);
+            let verdict = if inactive { flow.on_inactivity_scan(&mut io) } else { Verdict::Keep };
+            self.settle(id, verdict);
+        }
     }
 
     /// The id a new flow will get; `None` when the table is full, and

@@ -17,6 +17,7 @@ mod host;
 mod settle;
 mod spliced;
 
+use super::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS};
 use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
 use crate::config::Lease;
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
@@ -75,6 +76,9 @@ pub struct Translator<O, N> {
     touched: Vec<FlowId>,
     /// Flows with work left over.
     again: Vec<FlowId>,
+    /// When all TCP flows are looked over next, milliseconds of the clock.
+    keepalive_at: u64,
+    inactivity_at: u64,
     /// Connections may be waiting that were not accepted for want of a slot or descriptor.
     starved: bool,
     now: Now,
@@ -99,6 +103,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             buf: vec![0; BUFFER].into_boxed_slice(),
             touched: Vec::with_capacity(BATCH),
             again: Vec::with_capacity(BATCH),
+            keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
+            inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
             starved: false,
             now: setup.now,
         }
@@ -111,7 +117,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     /// When the first deadline may be due, milliseconds of the clock.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.wheel.next()
+        let scan = (!self.flows.is_empty()).then_some(self.keepalive_at);
+        self.wheel.next().into_iter().chain(scan).min()
     }
 
     /// Serves every deadline that has passed.
@@ -121,6 +128,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 self.on_timer(id);
             }
         }
+        self.scan();
     }
 
     /// A flow that wants another visit.
