@@ -5,6 +5,7 @@
 //!
 //! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
+//! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -20,6 +21,7 @@ mod ns;
 mod pasta;
 mod refuse;
 mod rootless;
+mod splice;
 mod status;
 mod tcp;
 mod udp;

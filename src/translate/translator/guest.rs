@@ -7,7 +7,7 @@ use crate::services::{Outcome, arp, ndp};
 use crate::translate::ping::{self, Ping};
 use crate::translate::tcp::{self, Opened, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
-use crate::translate::{DatagramSockets, FrameOut, TcpSockets, Verdict};
+use crate::translate::{DatagramSockets, FrameOut, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{
     Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
     proto,
@@ -19,7 +19,7 @@ const DHCP: u16 = 67;
 /// Server port of DHCPv6 (RFC 8415).
 const DHCPV6: u16 = 547;
 
-impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// A frame of the guest. After the last one of a batch, call [`Translator::end_batch`].
     pub fn on_frame(&mut self, vnet: &Vnet, data: &[u8]) {
         let frame = match Frame::parse(data) {

@@ -5,7 +5,7 @@ use super::settle::Flow;
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::translate::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
-use crate::translate::{DatagramSockets, FrameOut, SockId, TcpSockets, Verdict};
+use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{Endpoint, proto};
 
 /// Datagrams received per visit.
@@ -17,10 +17,10 @@ const FIRST_SUBSTITUTE: u16 = 1024;
 /// Source ports tried for a peer that looks to the guest like another one.
 const SUBSTITUTES: u16 = 64;
 
-impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// A flow's socket is ready.
-    pub fn on_socket(&mut self, id: FlowId, _side: bool, ready: SocketReady) {
-        let (flows, mut io) = self.split();
+    pub fn on_socket(&mut self, id: FlowId, side: bool, ready: SocketReady) {
+        let (flows, buf, mut io) = self.split_all();
         let (verdict, more) = match flows.get_mut(id) {
             Some(Flow::Tcp(flow)) => {
                 let verdict = flow.on_socket(ready, &mut io);
@@ -32,6 +32,14 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             }
             Some(Flow::Ping(flow)) => {
                 let verdict = flow.on_socket(DATAGRAMS, &mut io);
+                (verdict, flow.wants_more())
+            }
+            Some(Flow::Splice(flow)) => {
+                let verdict = flow.on_socket(side, ready, buf, &mut io);
+                (verdict, flow.wants_more())
+            }
+            Some(Flow::SpliceUdp(flow)) => {
+                let verdict = flow.on_socket(DATAGRAMS, buf, &mut io);
                 (verdict, flow.wants_more())
             }
             None => return,
@@ -49,7 +57,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             Some(Flow::Tcp(flow)) => flow.on_timer(&mut io),
             Some(Flow::Udp(flow)) => flow.on_timer(io.now),
             Some(Flow::Ping(flow)) => flow.on_timer(io.now),
-            None => return,
+            Some(Flow::SpliceUdp(flow)) => flow.on_timer(io.now),
+            Some(Flow::Splice(_)) | None => return,
         };
         self.settle(id, verdict);
     }

@@ -15,9 +15,10 @@
 mod guest;
 mod host;
 mod settle;
+mod spliced;
 
 use super::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS};
-use super::{DatagramSockets, FrameOut, Io, Now, TcpSockets};
+use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
 use crate::config::Lease;
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
 use crate::forward::GuestAddrs;
@@ -27,6 +28,9 @@ use settle::Flow;
 
 /// Flows of one batch of frames; a batch that touches more is ended early.
 const BATCH: usize = 64;
+
+/// Bytes that spliced flows copy at a time; at least the longest datagram.
+const BUFFER: usize = 64 << 10;
 
 /// Sizes and secrets a [`Translator`] is made with.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub struct Translator<O, N> {
     pool: Pool,
     drops: Drops,
     reply: Reply,
+    /// What spliced flows copy through; see [`Translator::buffer`].
+    buf: Box<[u8]>,
     /// Flows that got segments in the present batch of frames.
     touched: Vec<FlowId>,
     /// Flows with work left over.
@@ -78,7 +84,7 @@ pub struct Translator<O, N> {
     now: Now,
 }
 
-impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// No flows yet. All memory that traffic needs is reserved here.
     pub fn new(setup: Setup, out: O, net: N) -> Self {
         Self {
@@ -94,6 +100,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             pool: Pool::new(setup.pool),
             drops: Drops::default(),
             reply: Reply::default(),
+            buf: vec![0; BUFFER].into_boxed_slice(),
             touched: Vec::with_capacity(BATCH),
             again: Vec::with_capacity(BATCH),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
@@ -151,6 +158,12 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
 
     /// The table, and what handlers of its flows may touch.
     fn split(&mut self) -> (&mut Table<Flow>, Io<'_, O, N>) {
+        let (flows, _, io) = self.split_all();
+        (flows, io)
+    }
+
+    /// As [`Translator::split`], with the buffer of spliced flows.
+    fn split_all(&mut self) -> (&mut Table<Flow>, &mut [u8], Io<'_, O, N>) {
         let io = Io {
             out: &mut self.out,
             net: &mut self.net,
@@ -160,6 +173,6 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             guest_mac: self.guest_mac,
             now: self.now,
         };
-        (&mut self.flows, io)
+        (&mut self.flows, &mut self.buf, io)
     }
 }
