@@ -62,7 +62,7 @@ impl Net {
         self.adopt_side(fd, id, false)
     }
 
-    /// As [`Net::adopt`], for one of the two sockets of a spliced flow.
+    /// As `adopt`, for one of the two sockets of a spliced flow.
     pub fn adopt_side(&mut self, fd: OwnedFd, id: FlowId, side: bool) -> Result<SockId, HostError> {
         use std::os::fd::AsFd as _;
         self.registrar
