@@ -63,7 +63,7 @@ impl SockAddr {
         (&raw const *self).cast()
     }
 
-    /// For the kernel to write, at most [`SockAddr::CAPACITY`] bytes.
+    /// For the kernel to write, at most `size_of::<Self>()` bytes.
     pub(super) const fn as_mut_ptr(&mut self) -> *mut libc::sockaddr {
         (&raw mut *self).cast()
     }
