@@ -45,6 +45,17 @@ fn answers_of_a_local_peer_acknowledge() {
         w.net.socks[s].peer_out.extend(b"b");
         assert_eq!(brief(&w.wait(100)), [(ACK | PSH, 1 + n, 2 + n, 1)]);
     }
+    // A slow answer: the acknowledgement does not wait for the next one ...
+    assert_eq!(w.guest_sends(&[seg(ACK | PSH, G + 11, US + 11).data(b"a")]), []);
+    assert_eq!(brief(&w.wait(2 * MS)), [(ACK, 11, 12, 0)]);
+    w.net.socks[s].peer_out.extend(b"b");
+    w.wait(100);
+    let got = w.guest_sends(&[seg(ACK | PSH, G + 12, US + 12).data(b"a")]);
+    assert_eq!(brief(&got), [(ACK, 12, 13, 0)]);
+    // ... and after a quick one, it does again.
+    w.net.socks[s].peer_out.extend(b"b");
+    w.wait(100);
+    assert_eq!(w.guest_sends(&[seg(ACK | PSH, G + 13, US + 13).data(b"a")]), []);
 }
 
 // [TCP-42, TCP-47] Interactive with a remote peer: acknowledged when the peer has it, not before.

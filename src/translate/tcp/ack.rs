@@ -27,7 +27,7 @@
 
 use super::send::LINK_RETRY_MS;
 use super::{Events, Tcp};
-use crate::translate::{Deadline, FrameOut, Io, TcpSockets};
+use crate::translate::{Deadline, FrameOut, Io, Now, TcpSockets};
 use crate::wire::{Seq, TcpFlags};
 
 /// Promise of a new connection; more than the largest frame.
@@ -94,6 +94,21 @@ impl Tcp {
         } else if owed != 0 && !self.ack_at.is_armed() {
             self.arm_ack(io);
         }
+    }
+
+    /// Data of the guest came.
+    pub(super) fn note_request(&mut self, now: Now) {
+        self.asks = self.asks.saturating_add(1);
+        self.asked = low(now);
+    }
+
+    /// Data of the peer goes to the guest: an answer to one segment, and soon, is worth waiting
+    /// for again.
+    pub(super) fn note_answer(&mut self, now: Now) {
+        if self.asks == 1 && low(now).wrapping_sub(self.asked) <= 1 {
+            self.events.clear(Events::QUICK_ACK);
+        }
+        self.asks = 0;
     }
 
     /// Re-evaluates, and sends an acknowledgement if anything changed or one is forced.
@@ -286,4 +301,9 @@ impl Tcp {
             self.events.set(Events::QUICK_ACK);
         }
     }
+}
+
+/// Low bits of the time in milliseconds: enough to tell short intervals.
+fn low(now: Now) -> u32 {
+    u32::try_from(now.ms() & 0xffff_ffff).unwrap_or(0)
 }
