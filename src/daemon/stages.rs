@@ -39,8 +39,8 @@ const DEFAULT_IFNAME: &str = "tap0";
 /// Bytes of the backlog pool.
 const POOL: usize = 64 << 20;
 
-/// Leftovers the ready list has room for without growing.
-const LEFTOVERS: usize = 4096;
+/// Leftovers the ready list has room for without growing: every flow, and the other sources.
+const LEFTOVERS: usize = MAX_FLOWS + 128;
 
 /// Why we could not start: the line the user sees.
 #[derive(Debug, Error)]

@@ -12,6 +12,7 @@
 //!
 //! `settle.rs` is the only place where flows are inserted and removed.
 
+mod again;
 mod guest;
 mod host;
 mod settle;
@@ -22,6 +23,7 @@ use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
 use crate::forward::GuestAddrs;
 use crate::services::{Reply, ndp};
 use crate::wire::Mac;
+use again::Again;
 use settle::Flow;
 
 /// Flows of one batch of frames; a batch that touches more is ended early.
@@ -68,7 +70,7 @@ pub struct Translator<O, N> {
     /// Flows that got segments in the present batch of frames.
     touched: Vec<FlowId>,
     /// Flows with work left over.
-    again: Vec<FlowId>,
+    again: Again,
     /// Connections may be waiting that were not accepted for want of a slot or descriptor.
     starved: bool,
     now: Now,
@@ -91,7 +93,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             drops: Drops::default(),
             reply: Reply::default(),
             touched: Vec::with_capacity(BATCH),
-            again: Vec::with_capacity(BATCH),
+            again: Again::new(setup.flows),
             starved: false,
             now: setup.now,
         }
@@ -116,7 +118,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
         }
     }
 
-    /// A flow that wants another visit.
+    /// A flow that wants another visit; each comes up once.
     pub fn take_again(&mut self) -> Option<FlowId> {
         self.again.pop()
     }
