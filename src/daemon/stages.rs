@@ -19,7 +19,7 @@ use crate::event::Reactor;
 use crate::flow::MAX_FLOWS;
 use crate::forward::GuestAddrs;
 use crate::host::{ListenError, Listeners, Net, open_listeners};
-use crate::link::{Offload, Tap, TapError};
+use crate::link::{Tap, TapError};
 use crate::services::ndp;
 use crate::sys::background::{self, Background, Null, PidFile};
 use crate::sys::ids::{self, Ids};
@@ -205,7 +205,7 @@ impl Resolved {
     /// Runs inside the target namespace.
     fn make_link(&self, ifname: &str) -> Result<Made, StartError> {
         let config = &self.parsed.config;
-        let tap = Tap::open(ifname, Offload::Udp)?;
+        let tap = Tap::open(ifname, config.offload)?;
         let mut socket = netlink::Socket::open()
             .map_err(|e| StartError::Io("cannot open a netlink socket in the namespace", e))?;
         let configured =
