@@ -6,6 +6,7 @@
 //! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
+//! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -14,9 +15,11 @@ mod bulk;
 mod config;
 mod json;
 mod lab;
+mod memory;
 mod names;
 mod net;
 mod ns;
+mod offload;
 mod pasta;
 mod refuse;
 mod rootless;
