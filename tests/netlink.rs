@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
 use passt::config::{
-    Config, DnsServers, ForwardSpec, HostView, Lease, MapAddr, Mode, Target, Verbosity,
+    Config, DnsServers, ForwardSpec, HostView, Lease, MapAddr, Mode, Offload, Target, Verbosity,
 };
 use passt::sys::netlink::{self, Configured, Socket};
 use passt::wire::Mac;
@@ -113,6 +113,7 @@ fn config() -> Config {
         udp_in: ForwardSpec::default(),
         tcp_out: ForwardSpec::default(),
         udp_out: ForwardSpec::default(),
+        offload: Offload::Udp,
         runas: None,
         pid_file: None,
     }

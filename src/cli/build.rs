@@ -13,7 +13,9 @@ use super::options::Action;
 use super::ports::{self, Direction, Families};
 use super::runas::{CliEnv, runas};
 use super::values;
-use crate::config::{Config, DnsServers, ForwardSpec, MapAddr, Mode, Proto, Target, Verbosity};
+use crate::config::{
+    Config, DnsServers, ForwardSpec, MapAddr, Mode, Offload, Proto, Target, Verbosity,
+};
 use crate::wire::Mac;
 
 /// Default MTU: the largest that is a multiple of four below the limit.
@@ -108,6 +110,7 @@ impl<'e> Builder<'e> {
                 self.forwards.push((option.action, text()?.to_string()));
             }
             Action::Ifname => config.ifname = Some(values::ifname(text()?)?),
+            Action::Offload => config.offload = values::offload(text()?)?,
             Action::NsMac => config.ns_mac = Some(values::mac(text()?)?),
             Action::ConfigNet => config.config_net = true,
             Action::Userns => {
@@ -296,6 +299,7 @@ fn defaults(env: &CliEnv) -> Config {
         udp_in: ForwardSpec::default(),
         tcp_out: ForwardSpec::default(),
         udp_out: ForwardSpec::default(),
+        offload: Offload::Udp,
         runas: None,
         pid_file: None,
     }

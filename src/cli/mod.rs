@@ -59,8 +59,17 @@ pub struct CliError {
 
 impl From<String> for CliError {
     fn from(message: String) -> Self {
-        Self { message, usage: None }
+        Self { message: one_line(&message), usage: None }
     }
+}
+
+/// Shows what an argument may contain and a terminal or log must not get: control characters.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 /// Parses a command line, program name first.
@@ -90,7 +99,7 @@ pub fn parse(argv: Vec<OsString>, env: &CliEnv) -> Result<Outcome, CliError> {
         }
     }
     if let Some(fault) = lexed.fault {
-        let message = format!("{}: {fault}", program.to_string_lossy());
+        let message = one_line(&format!("{}: {fault}", program.to_string_lossy()));
         return Err(CliError { message, usage: Some(help::help(mode)) });
     }
     if mode == Mode::Passt {

@@ -38,6 +38,7 @@ pub(super) enum Action {
     UdpOut,
     Ifname,
     NsMac,
+    Offload,
     ConfigNet,
     Userns,
     Netns,
@@ -189,6 +190,12 @@ const NAMESPACE: &[Opt] = &[
     Opt::with("ns-mac-addr", "MAC")
         .pasta()
         .does(Action::NsMac, "MAC address of the interface in the namespace\n[default: random]"),
+    Opt::with("offload", "LEVEL").pasta().does(
+        Action::Offload,
+        "Most that the link leaves to the kernel, to find\n\
+         faults: segmentation of UDP and TCP (udp), of TCP\n\
+         (tcp), nothing (none) [default: udp]",
+    ),
     Opt::flag("no-netns-quit").pasta(),
     Opt::flag("no-copy-routes").pasta(),
     Opt::flag("no-copy-addrs").pasta(),

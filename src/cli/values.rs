@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::config::Offload;
 use crate::wire::Mac;
 
 /// Largest MTU: 65535 less the Ethernet header.
@@ -107,6 +108,16 @@ pub(super) fn mtu(text: &str) -> Result<u16, String> {
         .and_then(|mtu| u16::try_from(mtu).ok())
         .filter(|mtu| *mtu <= MTU_MAX)
         .ok_or_else(|| format!("invalid MTU '{text}': must be 0 to {MTU_MAX}"))
+}
+
+/// `--offload`.
+pub(super) fn offload(text: &str) -> Result<Offload, String> {
+    match text {
+        "udp" => Ok(Offload::Udp),
+        "tcp" => Ok(Offload::Tcp),
+        "none" => Ok(Offload::None),
+        _ => Err(format!("invalid --offload '{text}': must be udp, tcp or none")),
+    }
 }
 
 /// `-M`, `--ns-mac-addr`.

@@ -128,6 +128,17 @@ pub struct RunAs {
     pub gid: u32,
 }
 
+/// What is left to the guest's kernel, from least to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offload {
+    /// Nothing: every frame is one packet with complete checksums.
+    None,
+    /// Checksums and TCP segmentation.
+    Tcp,
+    /// UDP segmentation too (Linux 6.2).
+    Udp,
+}
+
 /// The validated command line. Immutable once built.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -189,6 +200,8 @@ pub struct Config {
     pub tcp_out: ForwardSpec,
     /// `-U`: namespace to host, UDP, spliced.
     pub udp_out: ForwardSpec,
+    /// `--offload`: the most that is asked for.
+    pub offload: Offload,
     /// `--runas`.
     pub runas: Option<RunAs>,
     /// `-P`, `--pid`.

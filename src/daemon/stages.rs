@@ -19,7 +19,7 @@ use crate::event::Reactor;
 use crate::flow::MAX_FLOWS;
 use crate::forward::GuestAddrs;
 use crate::host::{ListenError, Listeners, Net, open_listeners};
-use crate::link::{Offload, Tap, TapError};
+use crate::link::{Tap, TapError};
 use crate::services::ndp;
 use crate::sys::background::{self, Background, Null, PidFile};
 use crate::sys::ids::{self, Ids};
@@ -39,8 +39,8 @@ const DEFAULT_IFNAME: &str = "tap0";
 /// Bytes of the backlog pool.
 const POOL: usize = 64 << 20;
 
-/// Leftovers the ready list has room for without growing.
-const LEFTOVERS: usize = 4096;
+/// Leftovers the ready list has room for without growing: every flow, and the other sources.
+const LEFTOVERS: usize = MAX_FLOWS + 128;
 
 /// Why we could not start: the line the user sees.
 #[derive(Debug, Error)]
@@ -205,7 +205,7 @@ impl Resolved {
     /// Runs inside the target namespace.
     fn make_link(&self, ifname: &str) -> Result<Made, StartError> {
         let config = &self.parsed.config;
-        let tap = Tap::open(ifname, Offload::Udp)?;
+        let tap = Tap::open(ifname, config.offload)?;
         let mut socket = netlink::Socket::open()
             .map_err(|e| StartError::Io("cannot open a netlink socket in the namespace", e))?;
         let configured =

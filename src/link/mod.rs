@@ -14,4 +14,4 @@
 mod segment;
 mod tap;
 
-pub use tap::{Offload, RxFrame, Tap, TapError, TapRx, TapTx};
+pub use tap::{RxFrame, Tap, TapError, TapRx, TapTx};

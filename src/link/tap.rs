@@ -21,6 +21,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::segment;
+use crate::config::Offload;
 use crate::translate::FrameOut;
 use crate::wire::{ETH_LEN, Head, VNET_LEN, Vnet};
 
@@ -44,17 +45,6 @@ pub enum TapError {
         /// The kernel's reason.
         source: io::Error,
     },
-}
-
-/// What a tap can leave to others, from most to least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Offload {
-    /// No header: every frame is one packet with complete checksums.
-    None,
-    /// Checksums and TCP segmentation.
-    Tcp,
-    /// UDP segmentation too (Linux 6.2).
-    Udp,
 }
 
 /// A tap interface, opened in the current network namespace.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use passt::cli::{CliEnv, Outcome, parse};
-use passt::config::{ForwardSpec, MapAddr, Mode, RunAs, Target, Verbosity};
+use passt::config::{ForwardSpec, MapAddr, Mode, Offload, RunAs, Target, Verbosity};
 use passt::wire::Mac;
 
 use crate::support::{ENV, config, outcome_on, printed, run};
@@ -117,6 +117,7 @@ fn help_text() {
         "-4, --ipv4-only",
         "-6, --ipv6-only",
         "--ns-mac-addr ",
+        "--offload ",
         "--no-map-gw",
         "--map-host-loopback ",
         "-D, --dns ",
@@ -256,6 +257,14 @@ fn mtu() {
     assert_eq!(too_small("-m 67").len(), 2);
     assert_eq!(too_small("-6 -m 67").len(), 1);
     assert_eq!(too_small("-m 1280"), [""; 0]);
+}
+
+#[test]
+fn offload() {
+    assert_eq!(config("-f").offload, Offload::Udp);
+    for (text, level) in [("udp", Offload::Udp), ("tcp", Offload::Tcp), ("none", Offload::None)] {
+        assert_eq!(config(&format!("--offload none --offload {text}")).offload, level);
+    }
 }
 
 #[test]

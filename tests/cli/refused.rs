@@ -1,6 +1,8 @@
 //! Command lines that are refused, and what is said.
 
-use crate::support::{error, refused};
+use passt::cli::parse;
+
+use crate::support::{ENV, error, refused};
 
 // [CLI-1]
 #[test]
@@ -30,6 +32,15 @@ fn syntax() {
     }
 }
 
+#[test]
+fn messages_stay_on_one_line() {
+    for line in [["pasta", "--a\nb"], ["pa\nsta", "--foo"], ["pasta", "-m1\n\x1b[2J"]] {
+        let argv = line.iter().map(Into::into).collect();
+        let message = parse(argv, &ENV).unwrap_err().message;
+        assert!(message.contains("\\n") && !message.contains(char::is_control), "{message:?}");
+    }
+}
+
 // [CLI-22] [COMPAT-42] The first fault from the left is the one reported.
 #[test]
 fn values() {
@@ -40,6 +51,7 @@ fn values() {
         ("--mtu junk --foo", "invalid MTU 'junk': must be 0 to 65521"),
         ("--mtu=", "invalid MTU '': must be 0 to 65521"),
         ("-m -1", "invalid MTU '-1': must be 0 to 65521"),
+        ("--offload all", "invalid --offload 'all': must be udp, tcp or none"),
         ("-a 1.2.3", "invalid address '1.2.3': must be an IPv4 or IPv6 address"),
         ("-a 0.0.0.0", "invalid address '0.0.0.0': must not be unspecified, multicast or loopback"),
         (

@@ -15,7 +15,7 @@ use crate::net::{listen, pattern, roundtrip};
 use crate::ns::Ns;
 use crate::pasta::Guest;
 
-const QUIET: &str = "-t none -u none -T none -U none";
+pub(crate) const QUIET: &str = "-t none -u none -T none -U none";
 
 /// Slower than this is broken rather than slow, even on a busy machine and a debug build.
 const LEAST: f64 = 50e6;
@@ -46,7 +46,7 @@ fn serve(ns: &Ns, port: u16, program: &str, args: &[&str]) -> Helper {
 
 /// Runs iperf3 against `remote`; the totals of its report.
 #[track_caller]
-fn iperf(lab: &Lab, client: &Ns, server: IpAddr, options: &str) -> Json {
+pub(crate) fn iperf(lab: &Lab, client: &Ns, server: IpAddr, options: &str) -> Json {
     let _server = serve(&lab.remote, 5201, "iperf3", &["-s", "-1", "-p", "5201"]);
     let mut command = client.command("iperf3");
     command.args(["-J", "-p", "5201", "--connect-timeout", "5000", "-c", &server.to_string()]);

@@ -7,6 +7,7 @@
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
+//! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -15,9 +16,11 @@ mod bulk;
 mod config;
 mod json;
 mod lab;
+mod memory;
 mod names;
 mod net;
 mod ns;
+mod offload;
 mod pasta;
 mod refuse;
 mod rootless;

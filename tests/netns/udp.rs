@@ -16,7 +16,7 @@ fn any(like: IpAddr) -> IpAddr {
 
 /// Sends a datagram, answers it, and checks both; the address the server saw.
 #[track_caller]
-fn echo(
+pub(crate) fn echo(
     client: &std::net::UdpSocket,
     to: std::net::SocketAddr,
     server: &std::net::UdpSocket,

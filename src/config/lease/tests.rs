@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::{DnsServers, ForwardSpec, Target, Verbosity};
+use crate::config::{DnsServers, ForwardSpec, Offload, Target, Verbosity};
 
 fn config() -> Config {
     Config {
@@ -33,6 +33,7 @@ fn config() -> Config {
         udp_in: ForwardSpec::default(),
         tcp_out: ForwardSpec::default(),
         udp_out: ForwardSpec::default(),
+        offload: Offload::Udp,
         runas: None,
         pid_file: None,
     }

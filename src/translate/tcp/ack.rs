@@ -155,11 +155,13 @@ impl Tcp {
     /// Decides acknowledgement number and window, and arms or stops the timer that looks again.
     fn evaluate<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
         let taken = self.rx_ackable();
-        let (acked, edge) = (self.rx_acked, self.rx_edge);
+        let acked = self.rx_acked;
         let ack = self.delivered(taken, io).max(acked);
         self.rx_acked = ack;
         self.open_window(io);
-        if ack != acked || self.rx_edge != edge {
+        // Only what the peer does is progress: an edge that could move may be taken back, and
+        // would move again at every look.
+        if ack != acked {
             self.ack_tries = 0;
         }
         // A closed window with an empty backlog: the socket is full and will not tell when it has

@@ -12,6 +12,7 @@
 //!
 //! `settle.rs` is the only place where flows are inserted and removed.
 
+mod again;
 mod guest;
 mod host;
 mod settle;
@@ -24,6 +25,7 @@ use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
 use crate::forward::GuestAddrs;
 use crate::services::{Reply, ndp};
 use crate::wire::Mac;
+use again::Again;
 use settle::Flow;
 
 /// Flows of one batch of frames; a batch that touches more is ended early.
@@ -75,10 +77,10 @@ pub struct Translator<O, N> {
     /// Flows that got segments in the present batch of frames.
     touched: Vec<FlowId>,
     /// Flows with work left over.
-    again: Vec<FlowId>,
     /// When all TCP flows are looked over next, milliseconds of the clock.
     keepalive_at: u64,
     inactivity_at: u64,
+    again: Again,
     /// Connections may be waiting that were not accepted for want of a slot or descriptor.
     starved: bool,
     now: Now,
@@ -102,9 +104,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             reply: Reply::default(),
             buf: vec![0; BUFFER].into_boxed_slice(),
             touched: Vec::with_capacity(BATCH),
-            again: Vec::with_capacity(BATCH),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
             inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
+            again: Again::new(setup.flows),
             starved: false,
             now: setup.now,
         }
@@ -131,7 +133,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.scan();
     }
 
-    /// A flow that wants another visit.
+    /// A flow that wants another visit; each comes up once.
     pub fn take_again(&mut self) -> Option<FlowId> {
         self.again.pop()
     }

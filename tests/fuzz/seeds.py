@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Writes corpus-seed/: a few sensible inputs, in the order src/driver.rs reads them."""
+import os
+
+V4, V6 = 0, 16  # flags of an address byte: the guest to the usual peer
+SETUP = bytes([0, 0, 0])
+
+
+def batch(*frames):
+    return bytes([0, len(frames) - 1]) + b"".join(frames)
+
+
+def ip(family):
+    return bytes([0]) + (bytes([0]) if family == V6 else b"") + bytes([0, 0])
+
+
+def syn(family=V4):
+    return bytes([10, family, 0, 0, 0, 0, 0, 0, 0]) + ip(family)
+
+
+def seg(family=V4, flags=0, data=None, window=0):
+    payload = bytes([0]) if data is None else bytes([1, data])
+    return bytes([0, 0, flags, 0, 0]) + payload + bytes([200, window]) + ip(family)
+
+
+def udp(family=V4, length=50, gso=0):
+    return bytes([15, family, 0, 0, length, gso, 0]) + ip(family)
+
+
+def echo(family=V4, length=56):
+    return bytes([21, family, 0, 0, 0, length]) + ip(family)
+
+
+READY = bytes([12, 0, 1, 3])  # connected, readable, writable
+FIN, PEER_FIN, TIME, VISITS = 180, bytes([18, 0]), bytes([24, 3]), bytes([29])
+
+
+def peer_sends(size):
+    return bytes([16, 0, size])
+
+
+def datagrams(*what):
+    return bytes([23, 0, len(what) - 1]) + bytes(what)
+
+
+def tcp_out(family):
+    return (batch(syn(family)) + READY + batch(seg(family))
+            + batch(seg(family, data=90), seg(family, data=150)) + peer_sends(2)
+            + batch(seg(family)) + peer_sends(5) + batch(seg(family)) * 4 + VISITS
+            + PEER_FIN + batch(seg(family)) * 40 + batch(seg(family, FIN)) + TIME)
+
+
+def raw(*frame):
+    frame = bytes(12) + bytes(frame)
+    return bytes([31, len(frame)]) + frame
+
+
+IN = {V4: bytes([21, 0, 0, 3, 0, 0]), V6: bytes([21, 1, 0, 3, 0, 0])}
+SEEDS = {
+    "tcp4-out": tcp_out(V4),
+    "tcp6-out": tcp_out(V6),
+    "tcp4-in": IN[V4] + batch(seg(V4, 200)) + peer_sends(3) + batch(seg(V4)) + PEER_FIN
+    + batch(seg(V4, FIN)) * 2 + TIME,
+    "tcp6-in": IN[V6] + batch(seg(V6, 200)) + batch(seg(V6, data=230)) + TIME,
+    "tcp-closed-window": batch(syn()) + READY + batch(seg()) + peer_sends(4)
+    + batch(seg(window=4)) + TIME * 8 + batch(seg()) * 8,
+    "tcp-full-socket": batch(syn()) + READY + batch(seg()) + bytes([20, 0, 0])
+    + batch(*[seg(data=231)] * 4) + bytes([20, 0, 5]) + batch(seg(flags=FIN)) + TIME,
+    "tcp-trouble": bytes([28, 77]) + batch(syn(), syn(V6)) + READY + batch(seg(), seg(data=99)) * 4,
+    "udp4": batch(udp(V4, 50), udp(V4, 231, 200)) + datagrams(4, 5, 255, 1) + TIME * 2,
+    "udp6": batch(udp(V6, 50)) + datagrams(4, 5, 254, 1) + batch(udp(V6, 0)) + bytes([24, 5]),
+    "udp-in": bytes([22, 0, 0, 3, 0, 60]) * 2 + batch(udp()) + bytes([22, 1, 0, 3, 0, 60]),
+    "ping4": batch(echo(V4)) + datagrams(0, 3) + TIME,
+    "ping6": batch(echo(V6)) + datagrams(2, 3) + TIME,
+    "arp": batch(bytes([24, 0, 0, 1, 0, 0]), bytes([24, 2, 0, 1, 0, 0])),
+    "ndp": batch(bytes([26, 0, 0, 1, 1, 1, 0]) + bytes([1, 0, 0, 0]),
+                 bytes([26, 1, 0, 6, 0]) + bytes([1, 0, 0, 0])),
+    "raw": batch(raw(*range(60)), raw(*([255] * 14))),
+}
+
+here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus-seed")
+for name, steps in SEEDS.items():
+    os.makedirs(os.path.join(here, "frames"), exist_ok=True)
+    with open(os.path.join(here, "frames", name), "wb") as f:
+        f.write(SETUP + steps)
+for target, seeds in {
+    "cli": {"ports": b"-t\0 8000-8010:80-90,[::1]/22\0-u\0none\0-T\0001-65535", "netns": b"--netns\0x"},
+    "netlink": {
+        "link": bytes([44, 0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]) + bytes(16)
+        + bytes([12, 0, 3, 0]) + b"eth0\0\0\0\0" + bytes([20, 0, 0, 0, 3, 0]) + bytes(14),
+    },
+}.items():
+    os.makedirs(os.path.join(here, target), exist_ok=True)
+    for name, data in seeds.items():
+        with open(os.path.join(here, target, name), "wb") as f:
+            f.write(data)

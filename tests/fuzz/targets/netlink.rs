@@ -1,0 +1,7 @@
+//! Netlink messages and attributes, as found in whatever the kernel is said to have sent.
+#![no_main]
+
+#[path = "../src/netlink.rs"]
+mod netlink;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| netlink::run(data));

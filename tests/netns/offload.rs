@@ -1,0 +1,112 @@
+//! Every level of offloads on the link; what the best one hides must work as well.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::thread;
+
+use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, at, unprivileged};
+use crate::net::{listen, pattern, roundtrip, udp};
+use crate::udp::echo;
+
+const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+const LEN: usize = 50 << 20;
+
+/// Everything from one end has to arrive at the other.
+#[track_caller]
+fn transfer(mut from: TcpStream, mut to: TcpStream, data: &[u8], what: &str) {
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // What is missing shows at the other end.
+            from.write_all(data).ok();
+        });
+        let mut got = vec![0; data.len()];
+        to.read_exact(&mut got).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(got == data, "{what}: other bytes");
+    });
+}
+
+/// Makes the kernel cut what this socket sends into datagrams of `size`.
+fn segment(socket: &UdpSocket, size: libc::c_int) {
+    // SAFETY: the kernel reads one int.
+    let r = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const size).cast(),
+            libc::socklen_t::try_from(size_of_val(&size)).unwrap(),
+        )
+    };
+    assert_eq!(r, 0, "UDP_SEGMENT: {}", std::io::Error::last_os_error());
+}
+
+/// TCP both ways and both opened, datagrams, trains of datagrams and pings.
+fn level(lab: &Lab, options: &str) {
+    let range = if unprivileged() { "0 0" } else { "0 65534" };
+    lab.host().sysctl("net/ipv4/ping_group_range", range);
+    let guest = lab.guest(&format!("{options} -t 8080:80 -u none -T none -U none"));
+    let data = pattern(LEN);
+    for (remote, data) in [(REMOTE4, &data[..]), (REMOTE6, &data[..LEN / 5])] {
+        let listener = listen(&lab.remote, at(remote, 7000));
+        let (near, far) = roundtrip(&guest.ns, at(remote, 7000), &listener);
+        transfer(near.try_clone().unwrap(), far.try_clone().unwrap(), data, "to the remote");
+        transfer(far, near, data, "to the guest");
+    }
+    let inside = listen(&guest.ns, at(ANY6, 80));
+    for host in [HOST4, HOST6] {
+        let (near, far) = roundtrip(&lab.remote, at(host, 8080), &inside);
+        transfer(near, far, &data[..LEN / 10], "through a forwarded port");
+    }
+    for (remote, any) in [(REMOTE4, ANY4), (REMOTE6, ANY6)] {
+        let server = udp(&lab.remote, at(remote, 7001));
+        let client = udp(&guest.ns, at(any, 0));
+        for size in [0, 1, 101, 1400] {
+            echo(&client, at(remote, 7001), &server, size);
+        }
+        train(&client, &server);
+        let out = guest.run(&format!("ping -n -c 3 -i 0.05 -W 3 {remote}"));
+        assert!(out.contains("3 received"), "{out}");
+    }
+}
+
+/// A train of datagrams, as QUIC sends them: separate and in order at the server.
+#[track_caller]
+fn train(client: &UdpSocket, server: &UdpSocket) {
+    client.connect(server.local_addr().unwrap()).unwrap();
+    segment(client, 1200);
+    for len in [1200, 1201, 12_000, 12_345, 60_000] {
+        let data = pattern(len);
+        client.send(&data).unwrap();
+        let mut got = [0; 65_536];
+        for (n, datagram) in data.chunks(1200).enumerate() {
+            let len = server.recv(&mut got).unwrap_or_else(|e| panic!("{n} of {len} bytes: {e}"));
+            assert!(got[..len] == *datagram, "datagram {n} of {} bytes is {len} long", data.len());
+        }
+    }
+    segment(client, 0);
+}
+
+#[test]
+fn udp_and_tcp() {
+    // [UDP-8]
+    Lab::run(|lab| level(lab, "--offload udp -m 1500"));
+}
+
+#[test]
+fn tcp_only() {
+    // [TCP-62]
+    Lab::run(|lab| level(lab, "--offload tcp -m 1500"));
+}
+
+#[test]
+fn nothing() {
+    // [TCP-62] [TCP-88]
+    Lab::run(|lab| level(lab, "--offload none -m 1500"));
+}
+
+#[test]
+fn nothing_with_the_largest_mtu() {
+    Lab::run(|lab| level(lab, "--offload none"));
+}
