@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::IoSlice;
 
-use passt::config::Lease;
+use passt::config::{Lease, Protocols};
 use passt::flow::FlowId;
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
@@ -266,6 +266,8 @@ impl World {
             mtu: 65_520,
             map_host_loopback4: None,
             map_host_loopback6: None,
+            map_guest4: None,
+            map_guest6: None,
             dns_match4: None,
             dns_match6: None,
             dns_host4: None,
@@ -277,6 +279,7 @@ impl World {
         };
         let setup = Setup {
             ndp: ndp::Params::default(),
+            protocols: Protocols::default(),
             guest: GuestAddrs::new(&lease, false, false),
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],

@@ -28,7 +28,7 @@ use passt::sys::signals::{Inherited, Signals};
 use passt::sys::spawn::{Child, Program, Waiting};
 use passt::sys::watch::NetnsWatch;
 use passt::sys::{
-    background, caps, fds, ids, logsink, netns, sandbox, seccomp, signals, spawn, userns,
+    background, caps, fds, ids, logsink, netns, pidfile, sandbox, seccomp, signals, spawn, userns,
 };
 
 // --- The stage ---------------------------------------------------------------------------------
@@ -779,15 +779,18 @@ fn an_abort_is_not_mistaken_for_a_violation() {
 
 // --- The background ----------------------------------------------------------------------------
 
-/// What a caller sees of a start: status, standard error, PID file.
-fn background(name: &str, child: impl FnOnce(background::Background)) -> (i32, String, String) {
+/// What a caller sees of a start: status, standard error, PID file if there is one.
+fn background(
+    name: &str,
+    child: impl FnOnce(background::Background),
+) -> (i32, String, Option<String>) {
     let dir = scratch(name);
     let (pid_path, err_path) = (dir.join("pid"), dir.join("err"));
     let (status, text) = start(|report, _| {
         nix::unistd::dup2_stderr(File::create(&err_path).unwrap()).unwrap();
         logsink::init();
         logsink::configure(Mode::Passt, Verbosity::Info, false);
-        let pid_file = background::PidFile::open(&pid_path).unwrap();
+        let pid_file = pidfile::PidFile::open(&pid_path).unwrap();
         let null = background::Null::open().unwrap();
         isolate(Run::Background);
         let background = background::detach(null, Some(pid_file)).unwrap();
@@ -799,12 +802,15 @@ fn background(name: &str, child: impl FnOnce(background::Background)) -> (i32, S
     .end();
     let WaitStatus::Exited(_, status) = status else { panic!("{status:?} {text}") };
     assert_eq!(text, "");
-    assert_eq!(fs::metadata(&pid_path).unwrap().mode() & 0o777, 0o600);
+    let pid = fs::read_to_string(&pid_path).ok();
+    if pid.is_some() {
+        assert_eq!(fs::metadata(&pid_path).unwrap().mode() & 0o777, 0o600);
+    }
     let err = fs::read_to_string(err_path).unwrap();
     // Root is told that it becomes nobody, which is not the point here.
     let err =
         err.split_inclusive('\n').filter(|line| !line.starts_with("started as root")).collect();
-    let result = (status, err, fs::read_to_string(pid_path).unwrap());
+    let result = (status, err, pid);
     fs::remove_dir_all(&dir).unwrap();
     result
 }
@@ -833,6 +839,7 @@ fn the_parent_exits_when_the_child_is_ready() {
     });
     drop(tell);
     assert_eq!((status, err.as_str()), (0, ""));
+    let pid = pid.expect("a PID file");
     assert!(pid.ends_with('\n'), "{pid:?}");
     let pid: i32 = pid.trim_end().parse().unwrap();
     // Only standard streams on /dev/null besides what the test holds: nobody waits for us.
@@ -855,10 +862,49 @@ fn the_parent_reports_what_went_wrong_in_the_child() {
     let (status, err, pid) = background("fail", |background| {
         background.fail(&passt::sys::Error::Other("no luck".into()));
     });
-    assert_eq!((status, err.as_str(), pid.as_str()), (1, "no luck\n", ""));
+    assert_eq!((status, err.as_str(), pid), (1, "no luck\n", None));
     let (status, err, pid) = background("died", drop);
     let expected = "the background process ended unexpectedly\n";
-    assert_eq!((status, err.as_str(), pid.as_str()), (1, expected, ""));
+    assert_eq!((status, err.as_str(), pid), (1, expected, None));
+}
+
+// [LIFE-3] Only what we created is removed, and only if it is still that; however we end.
+#[test]
+fn the_pid_file_goes_with_a_start_that_fails() {
+    let _turn = turn();
+    let dir = scratch("pidfile");
+    let path = dir.join("pid");
+    let run = |then: &dyn Fn(pidfile::PidFile)| {
+        let case = start(|_, _| then(pidfile::PidFile::open(&path).unwrap()));
+        (case.end().1, fs::read_to_string(&path).ok())
+    };
+    let (text, left) = run(&drop);
+    assert_eq!((text.as_str(), left), ("", None));
+    run(&|_file| {
+        // SAFETY: ends the process.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    });
+    // Nobody waits for the process that tidies up then.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while path.exists() {
+        assert!(std::time::Instant::now() < deadline, "the file stays");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (_, left) = run(&|mut file| {
+        file.write(7).unwrap();
+        file.keep();
+    });
+    assert_eq!(left.as_deref(), Some("7\n"));
+    let (_, left) = run(&drop);
+    assert_eq!(left.as_deref(), Some(""), "somebody else's file");
+    fs::remove_file(&path).unwrap();
+    let (_, left) = run(&|file| {
+        fs::rename(&path, dir.join("ours")).unwrap();
+        fs::write(&path, "theirs").unwrap();
+        drop(file);
+    });
+    assert_eq!(left.as_deref(), Some("theirs"));
+    fs::remove_dir_all(&dir).unwrap();
 }
 
 // --- Watching ----------------------------------------------------------------------------------

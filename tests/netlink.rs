@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
 use passt::config::{
-    Config, DnsServers, ForwardSpec, HostView, Lease, MapAddr, Mode, Offload, Target, Verbosity,
+    Config, DnsServers, ForwardSpec, HostView, Lease, MapAddr, Mode, Offload, Protocols, Target,
+    Verbosity,
 };
 use passt::sys::netlink::{self, Configured, Socket};
 use passt::wire::Mac;
@@ -91,6 +92,10 @@ fn config() -> Config {
         foreground: true,
         verbosity: Verbosity::Info,
         config_net: true,
+        copy_routes: true,
+        copy_addrs: true,
+        netns_quit: true,
+        hostname: None,
         ifname: None,
         v4: true,
         v6: true,
@@ -106,9 +111,18 @@ fn config() -> Config {
         map_gw: true,
         map_host_loopback4: MapAddr::Default,
         map_host_loopback6: MapAddr::Default,
+        map_guest4: None,
+        map_guest6: None,
         dns: DnsServers::default(),
+        advertise_dns: true,
+        advertise_search: true,
         dns_forward4: None,
         dns_forward6: None,
+        dns_host4: None,
+        dns_host6: None,
+        protocols: Protocols::default(),
+        ndp: true,
+        ra: true,
         tcp_in: ForwardSpec::default(),
         udp_in: ForwardSpec::default(),
         tcp_out: ForwardSpec::default(),

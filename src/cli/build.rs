@@ -14,7 +14,7 @@ use super::ports::{self, Direction, Families};
 use super::runas::{CliEnv, runas};
 use super::values;
 use crate::config::{
-    Config, DnsServers, ForwardSpec, MapAddr, Mode, Offload, Proto, Target, Verbosity,
+    Config, DnsServers, ForwardSpec, MapAddr, Mode, Offload, Proto, Protocols, Target, Verbosity,
 };
 use crate::wire::Mac;
 
@@ -122,6 +122,26 @@ impl<'e> Builder<'e> {
                 config.netns_only = true;
                 config.userns = None;
             }
+            Action::NoNetnsQuit => config.netns_quit = false,
+            Action::NoCopyRoutes => config.copy_routes = false,
+            Action::NoCopyAddrs => config.copy_addrs = false,
+            Action::DnsHost => match values::dns_host(text()?)? {
+                IpAddr::V4(a) => config.dns_host4 = Some(a),
+                IpAddr::V6(a) => config.dns_host6 = Some(a),
+            },
+            Action::NoDhcpDns => config.advertise_dns = false,
+            Action::DhcpDns => config.advertise_dns = true,
+            Action::NoDhcpSearch => config.advertise_search = false,
+            Action::DhcpSearch => config.advertise_search = true,
+            Action::Hostname => config.hostname = Some(values::hostname(text()?)?),
+            Action::MapGuestAddr => self.map_guest(text()?)?,
+            Action::NoTcp => config.protocols.tcp = false,
+            Action::NoUdp => config.protocols.udp = false,
+            Action::NoIcmp => (config.protocols.icmp, config.ndp) = (false, false),
+            Action::NoNdp => config.ndp = false,
+            Action::NoRa => config.ra = false,
+            // Nothing is served that could be switched off.
+            Action::NoDhcp | Action::NoDhcpv6 => {}
         }
         Ok(())
     }
@@ -144,6 +164,7 @@ impl<'e> Builder<'e> {
             _ => Verbosity::Info,
         };
         self.warn_mtu();
+        self.copying()?;
         self.forward()?;
         Ok((self.config, self.warnings))
     }
@@ -174,8 +195,8 @@ impl<'e> Builder<'e> {
         let config = &mut self.config;
         if text == "none" {
             config.dns = DnsServers { none: true, servers: Vec::new() };
-            config.dns_forward4 = None;
-            config.dns_forward6 = None;
+            (config.dns_forward4, config.dns_forward6) = (None, None);
+            (config.dns_host4, config.dns_host6) = (None, None);
             return Ok(());
         }
         let addr = values::resolver(text)?;
@@ -198,6 +219,34 @@ impl<'e> Builder<'e> {
         match values::mapped("--map-host-loopback", text)? {
             IpAddr::V4(a) => config.map_host_loopback4 = MapAddr::Addr(a),
             IpAddr::V6(a) => config.map_host_loopback6 = MapAddr::Addr(a),
+        }
+        Ok(())
+    }
+
+    fn map_guest(&mut self, text: &str) -> Result<(), String> {
+        let config = &mut self.config;
+        if text == "none" {
+            (config.map_guest4, config.map_guest6) = (None, None);
+            return Ok(());
+        }
+        match values::mapped("--map-guest-addr", text)? {
+            IpAddr::V4(a) => config.map_guest4 = Some(a),
+            IpAddr::V6(a) => config.map_guest6 = Some(a),
+        }
+        Ok(())
+    }
+
+    /// What is copied, and options that choose it, mean something with `--config-net` only.
+    fn copying(&mut self) -> Result<(), String> {
+        let options = [
+            (self.config.copy_routes, "--no-copy-routes", "--gateway"),
+            (self.config.copy_addrs, "--no-copy-addrs", "--address"),
+        ];
+        for (_, option, instead) in options.into_iter().filter(|(copied, ..)| !copied) {
+            if !self.config.config_net {
+                return Err(format!("option {option} needs --config-net"));
+            }
+            self.warnings.push(format!("option {option} is deprecated: use {instead}"));
         }
         Ok(())
     }
@@ -239,6 +288,7 @@ impl<'e> Builder<'e> {
     fn forward(&mut self) -> Result<(), String> {
         let config = &mut self.config;
         let families = Families { v4: config.v4, v6: config.v6 };
+        let Protocols { tcp, udp, .. } = config.protocols;
         for (action, spec) in &self.forwards {
             let (short, proto, direction, into) = match action {
                 Action::TcpIn => ("-t", Proto::Tcp, Direction::In, &mut config.tcp_in),
@@ -246,8 +296,12 @@ impl<'e> Builder<'e> {
                 Action::TcpOut => ("-T", Proto::Tcp, Direction::Out, &mut config.tcp_out),
                 _ => ("-U", Proto::Udp, Direction::Out, &mut config.udp_out),
             };
-            ports::add(spec, proto, direction, families, into)
-                .map_err(|error| format!("{error}, in option '{short} {spec}'"))?;
+            let in_option = |error| format!("{error}, in option '{short} {spec}'");
+            ports::add(spec, proto, direction, families, into).map_err(in_option)?;
+            let enabled = if proto == Proto::Tcp { tcp } else { udp };
+            if !enabled && !into.rules.is_empty() {
+                return Err(in_option(format!("{proto} is not enabled")));
+            }
         }
         ports::check_limits([&config.tcp_in, &config.udp_in])?;
         ports::check_limits([&config.tcp_out, &config.udp_out])
@@ -277,6 +331,10 @@ fn defaults(env: &CliEnv) -> Config {
         foreground: false,
         verbosity: Verbosity::Info,
         config_net: false,
+        copy_routes: true,
+        copy_addrs: true,
+        netns_quit: true,
+        hostname: None,
         ifname: None,
         v4: true,
         v6: env.ipv6,
@@ -292,9 +350,18 @@ fn defaults(env: &CliEnv) -> Config {
         map_gw: true,
         map_host_loopback4: MapAddr::Default,
         map_host_loopback6: MapAddr::Default,
+        map_guest4: None,
+        map_guest6: None,
         dns: DnsServers::default(),
+        advertise_dns: false,
+        advertise_search: false,
         dns_forward4: None,
         dns_forward6: None,
+        dns_host4: None,
+        dns_host6: None,
+        protocols: Protocols::default(),
+        ndp: true,
+        ra: true,
         tcp_in: ForwardSpec::default(),
         udp_in: ForwardSpec::default(),
         tcp_out: ForwardSpec::default(),

@@ -25,7 +25,8 @@ mod values;
 use std::ffi::{OsStr, OsString};
 
 use build::Builder;
-use options::{Action, Modes, Opt};
+use lex::Event;
+use options::{Action, Modes};
 pub use runas::CliEnv;
 
 use crate::config::{Config, Mode};
@@ -93,7 +94,7 @@ pub fn parse(argv: Vec<OsString>, env: &CliEnv) -> Result<Outcome, CliError> {
             Action::Help => return Ok(Outcome::Print { text: help::help(mode) }),
             Action::Version => return Ok(Outcome::Print { text: help::version(mode) }),
             _ => {
-                check_supported(event.option, mode)?;
+                check_supported(event, mode)?;
                 builder.apply(event)?;
             }
         }
@@ -134,7 +135,8 @@ fn mode(program: &OsStr, vhost_user: bool) -> Result<Mode, String> {
 }
 
 /// Refuses what belongs to the other mode or does not work yet.
-fn check_supported(option: &Opt, mode: Mode) -> Result<(), String> {
+fn check_supported(event: &Event, mode: Mode) -> Result<(), String> {
+    let Event { option, value } = event;
     let long = option.long;
     match option.modes {
         Modes::Pasta | Modes::Passt if !option.modes.include(mode) => {
@@ -142,6 +144,9 @@ fn check_supported(option: &Opt, mode: Mode) -> Result<(), String> {
             Err(format!("option --{long} is for {} mode only", help::name(other)))
         }
         _ if mode == Mode::Passt => Err(PASST_NOT_YET.to_string()),
+        _ if option.action == Action::NotYet && option.value.is_some() => {
+            Err(format!("option --{long} '{}' is not supported yet", value.to_string_lossy()))
+        }
         _ if option.action == Action::NotYet => {
             Err(format!("option --{long} is not supported yet"))
         }

@@ -43,6 +43,23 @@ pub(super) enum Action {
     Userns,
     Netns,
     NetnsOnly,
+    NoNetnsQuit,
+    NoCopyRoutes,
+    NoCopyAddrs,
+    DnsHost,
+    NoDhcpDns,
+    DhcpDns,
+    NoDhcpSearch,
+    DhcpSearch,
+    Hostname,
+    MapGuestAddr,
+    NoTcp,
+    NoUdp,
+    NoIcmp,
+    NoDhcp,
+    NoNdp,
+    NoDhcpv6,
+    NoRa,
     /// Read by mode selection, before any other option [CLI-1].
     VhostUser,
 }
@@ -196,9 +213,11 @@ const NAMESPACE: &[Opt] = &[
          faults: segmentation of UDP and TCP (udp), of TCP\n\
          (tcp), nothing (none) [default: udp]",
     ),
-    Opt::flag("no-netns-quit").pasta(),
-    Opt::flag("no-copy-routes").pasta(),
-    Opt::flag("no-copy-addrs").pasta(),
+    Opt::flag("no-netns-quit")
+        .pasta()
+        .does(Action::NoNetnsQuit, "Stay when the namespace joined is gone [default: off]"),
+    Opt::flag("no-copy-routes").pasta().does(Action::NoCopyRoutes, ""),
+    Opt::flag("no-copy-addrs").pasta().does(Action::NoCopyAddrs, ""),
 ];
 
 const ADDRESSES: &[Opt] = &[
@@ -249,13 +268,25 @@ const NAMES: &[Opt] = &[
         "Forward queries sent to ADDR to the host's resolver,\n\
          once for each of IPv4 and IPv6 [default: none]",
     ),
-    Opt::with("dns-host", "ADDR"),
+    Opt::with("dns-host", "ADDR").does(
+        Action::DnsHost,
+        "Resolver that queries are forwarded to, once for\n\
+         each of IPv4 and IPv6\n[default: the first of /etc/resolv.conf]",
+    ),
     Opt::with("search", "DOMAIN|none").short('S'),
-    Opt::flag("no-dhcp-dns").passt(),
-    Opt::flag("dhcp-dns").pasta(),
-    Opt::flag("no-dhcp-search").passt(),
-    Opt::flag("dhcp-search").pasta(),
-    Opt::with("hostname", "NAME").short('H'),
+    Opt::flag("no-dhcp-dns").does(Action::NoDhcpDns, ""),
+    Opt::flag("dhcp-dns")
+        .pasta()
+        .does(Action::DhcpDns, "Advertise resolvers (in router advertisements)\n[default: off]"),
+    Opt::flag("no-dhcp-search").does(Action::NoDhcpSearch, ""),
+    Opt::flag("dhcp-search")
+        .pasta()
+        .does(Action::DhcpSearch, "Advertise the search list, with --dhcp-dns\n[default: off]"),
+    Opt::with("hostname", "NAME").short('H').does(
+        Action::Hostname,
+        "Host name that a command or shell started by us sees\n\
+         [default: pasta- and the host's]",
+    ),
     Opt::with("fqdn", "NAME"),
 ];
 
@@ -267,7 +298,11 @@ const HOST: &[Opt] = &[
     ),
     Opt::flag("no-map-gw")
         .does(Action::NoMapGw, "Do not map the gateway to the host\n[default: off]"),
-    Opt::with("map-guest-addr", "ADDR|none"),
+    Opt::with("map-guest-addr", "ADDR|none").does(
+        Action::MapGuestAddr,
+        "Address for the host's own address that\n\
+         the namespace has too, once for each of\nIPv4 and IPv6, or none [default: none]",
+    ),
 ];
 
 const FORWARDING: &[Opt] = &[
@@ -292,13 +327,19 @@ const FORWARDING: &[Opt] = &[
 ];
 
 const PROTOCOLS: &[Opt] = &[
-    Opt::flag("no-tcp"),
-    Opt::flag("no-udp"),
-    Opt::flag("no-icmp"),
-    Opt::flag("no-dhcp"),
-    Opt::flag("no-ndp"),
-    Opt::flag("no-dhcpv6"),
-    Opt::flag("no-ra"),
+    Opt::flag("no-tcp").does(Action::NoTcp, "Do not forward TCP [default: off]"),
+    Opt::flag("no-udp").does(Action::NoUdp, "Do not forward UDP [default: off]"),
+    Opt::flag("no-icmp")
+        .does(Action::NoIcmp, "Do not forward ICMP echo, implies --no-ndp\n[default: off]"),
+    Opt::flag("no-dhcp").does(Action::NoDhcp, "Do not serve DHCP, as is always the case so far"),
+    Opt::flag("no-ndp")
+        .does(Action::NoNdp, "Do not answer neighbour discovery, implies --no-ra\n[default: off]"),
+    Opt::flag("no-dhcpv6")
+        .does(Action::NoDhcpv6, "Do not serve DHCPv6, as is always the case so far"),
+    Opt::flag("no-ra").does(
+        Action::NoRa,
+        "Do not send router advertisements\n[default: off; implied by --config-net]",
+    ),
 ];
 
 const MACHINES: &[Opt] = &[

@@ -20,6 +20,9 @@ const PATH_MAX: usize = 4095;
 /// Longest interface name the kernel takes (`IFNAMSIZ` - 1).
 const IFNAME_MAX: usize = 15;
 
+/// Longest host name (RFC 1035, 2.3.4, less length bytes and root).
+const HOSTNAME_MAX: usize = 253;
+
 /// Text of an argument that cannot be anything but text.
 pub(super) fn text(value: &OsStr) -> Result<&str, String> {
     value.to_str().ok_or_else(|| format!("invalid argument {value:?}: not valid UTF-8"))
@@ -90,7 +93,25 @@ pub(super) fn dns_forward(text: &str) -> Result<IpAddr, String> {
     unicast("--dns-forward", text, is_broadcast, "unspecified, loopback or broadcast")
 }
 
-/// `--map-host-loopback`: an address that can stand for the host.
+/// `--dns-host`: an address that queries can be sent to; the host's loopback may well be.
+pub(super) fn dns_host(text: &str) -> Result<IpAddr, String> {
+    let invalid = |rule: &str| format!("invalid --dns-host address '{text}': {rule}");
+    let addr = address(text).ok_or_else(|| invalid("must be an IPv4 or IPv6 address"))?;
+    if addr.is_unspecified() || is_broadcast(addr) {
+        return Err(invalid("must not be unspecified or broadcast"));
+    }
+    Ok(addr)
+}
+
+/// `-H`: a name for a host.
+pub(super) fn hostname(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > HOSTNAME_MAX {
+        return Err(format!("invalid host name '{text}': must be 1 to {HOSTNAME_MAX} bytes"));
+    }
+    Ok(text.to_string())
+}
+
+/// `--map-host-loopback`, `--map-guest-addr`: an address that can stand for the host.
 pub(super) fn mapped(option: &str, text: &str) -> Result<IpAddr, String> {
     unicast(option, text, is_group, "unspecified, loopback or multicast")
 }

@@ -43,6 +43,8 @@ pub(super) struct DnsInput<'a, A> {
     pub(super) none: bool,
     /// `--dns-forward`.
     pub(super) forward: Option<A>,
+    /// `--dns-host`.
+    pub(super) forward_to: Option<A>,
     /// The host's resolvers.
     pub(super) resolvers: &'a [A],
     /// The guest-visible address that means the host.
@@ -65,7 +67,8 @@ pub(super) struct DnsPlan<A> {
 /// Works out the resolvers of one family.
 pub(super) fn plan<A: Ip>(input: &DnsInput<'_, A>) -> DnsPlan<A> {
     // Always derived, whatever `-D` says: redirected queries must go somewhere.
-    let dns_host = input.resolvers.first().map(|a| a.reachable());
+    let first = || input.resolvers.first().map(|a| a.reachable());
+    let dns_host = input.forward_to.or_else(first);
     let mut dns_match = input.forward.filter(|_| dns_host.is_some());
     let unserved = input.forward.is_some() && dns_host.is_none();
     let mut servers = Vec::new();
@@ -103,11 +106,13 @@ mod tests {
         given: &'static str,
         none: bool,
         forward: &'static str,
+        forward_to: &'static str,
         resolvers: &'static str,
         host: &'static str,
     }
 
-    const CASE: Case = Case { given: "", none: false, forward: "", resolvers: "", host: "" };
+    const CASE: Case =
+        Case { given: "", none: false, forward: "", forward_to: "", resolvers: "", host: "" };
 
     /// Servers, match and host as one string.
     fn run(case: &Case) -> String {
@@ -118,6 +123,7 @@ mod tests {
             given: &given,
             none: case.none,
             forward: one(case.forward),
+            forward_to: one(case.forward_to),
             resolvers: &resolvers,
             host: one(case.host),
         });
@@ -175,5 +181,16 @@ mod tests {
         let c = Case { forward: "169.254.1.1", host: "10.0.0.1", ..CASE };
         assert_eq!(run(&c), " - - unserved");
         assert_eq!(run(&CASE), " - -");
+    }
+
+    // [ADDR-7] --dns-host goes before resolv.conf, and does without it.
+    #[test]
+    fn given_resolver() {
+        let c = Case { forward: "169.254.1.1", forward_to: "127.0.0.1", ..CASE };
+        assert_eq!(run(&c), " 169.254.1.1 127.0.0.1");
+        let c = Case { resolvers: "8.8.8.8", ..c };
+        assert_eq!(run(&c), "8.8.8.8 169.254.1.1 127.0.0.1");
+        let c = Case { resolvers: "127.0.0.53", forward: "", host: "10.0.0.1", ..c };
+        assert_eq!(run(&c), "10.0.0.1 10.0.0.1 127.0.0.1");
     }
 }

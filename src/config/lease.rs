@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::dns::{self, DnsInput, DnsPlan, Ip};
-use super::{Config, HostAddr4, HostAddr6, HostFamily, HostView, MapAddr, Mode};
+use super::{Config, HostAddr4, HostAddr6, HostFamily, HostView, MapAddr};
 use crate::wire::Mac;
 
 /// Everything the guest is told, and everything address translation needs to know.
@@ -33,6 +33,10 @@ pub struct Lease {
     pub map_host_loopback4: Option<Ipv4Addr>,
     /// Guest-visible address that means the host's IPv6 loopback.
     pub map_host_loopback6: Option<Ipv6Addr>,
+    /// Guest-visible address that means the host-side address equal to `addr4` [ADDR-6].
+    pub map_guest4: Option<Ipv4Addr>,
+    /// Likewise for `addr6`.
+    pub map_guest6: Option<Ipv6Addr>,
     /// Guest-visible IPv4 address whose port 53 and 853 traffic goes to `dns_host4`.
     pub dns_match4: Option<Ipv4Addr>,
     /// Likewise for IPv6.
@@ -117,8 +121,10 @@ impl Lease {
             Some(gateway4).filter(|g| v4 && !g.is_unspecified()),
         );
         let map6 = mapping(config.map_host_loopback6, config.map_gw, gateway6.filter(|_| v6));
-        let dns4 = dns(config, host, config.dns_forward4.filter(|_| v4), map4, v4, only_v4);
-        let dns6 = dns(config, host, config.dns_forward6.filter(|_| v6), map6, v6, only_v6);
+        let given4 = (config.dns_forward4.filter(|_| v4), config.dns_host4.filter(|_| v4));
+        let given6 = (config.dns_forward6.filter(|_| v6), config.dns_host6.filter(|_| v6));
+        let dns4 = dns(config, host, given4, map4, v4, only_v4);
+        let dns6 = dns(config, host, given6, map6, v6, only_v6);
         notices.unserved(4, dns4.unserved);
         notices.unserved(6, dns6.unserved);
         let advertised = dns4.servers.len() + dns6.servers.len();
@@ -137,13 +143,15 @@ impl Lease {
             mtu: config.mtu,
             map_host_loopback4: map4,
             map_host_loopback6: map6,
+            map_guest4: config.map_guest4.filter(|_| v4),
+            map_guest6: config.map_guest6.filter(|_| v6),
             dns_match4: dns4.dns_match,
             dns_match6: dns6.dns_match,
             dns_host4: dns4.dns_host,
             dns_host6: dns6.dns_host,
-            dns4: dns4.servers,
-            dns6: dns6.servers,
-            search: host.search.clone(),
+            dns4: if config.advertise_dns { dns4.servers } else { Vec::new() },
+            dns6: if config.advertise_dns { dns6.servers } else { Vec::new() },
+            search: if config.advertise_search { host.search.clone() } else { Vec::new() },
             scope6: host6.map_or(0, |h| h.ifindex),
         };
         Ok((lease, notices.0))
@@ -175,10 +183,9 @@ impl Notices {
         }
     }
 
-    /// Only where resolvers are advertised by default, and only if there is none at all [NL-13,
-    /// W-37].
+    /// Only where resolvers are advertised, and only if there is none at all [NL-13, W-37].
     fn no_servers(&mut self, config: &Config, none: bool) {
-        if none && config.mode == Mode::Passt && !config.dns.none {
+        if none && config.advertise_dns && !config.dns.none {
             self.warn("Couldn't get any nameserver address".to_owned());
         }
     }
@@ -242,11 +249,12 @@ fn mapping<A>(option: MapAddr<A>, map_gateway: bool, gateway: Option<A>) -> Opti
     }
 }
 
-/// The resolvers of one family, which `of_family` picks from a mixed list.
+/// The resolvers of one family, which `of_family` picks from a mixed list; `given` is what the
+/// user said with `--dns-forward` and `--dns-host`.
 fn dns<A: Ip>(
     config: &Config,
     host: &HostView,
-    forward: Option<A>,
+    given: (Option<A>, Option<A>),
     map: Option<A>,
     enabled: bool,
     of_family: fn(&IpAddr) -> Option<A>,
@@ -257,7 +265,8 @@ fn dns<A: Ip>(
     dns::plan(&DnsInput {
         given: &pick(&config.dns.servers),
         none: config.dns.none,
-        forward,
+        forward: given.0,
+        forward_to: given.1,
         resolvers: &pick(&host.resolvers),
         host: map,
     })

@@ -15,7 +15,7 @@ mod resolvconf;
 pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView};
 pub use lease::{Lease, LeaseError, Notice};
 pub use options::{
-    Config, DnsServers, ForwardSpec, MapAddr, Mode, Offload, PortRule, Proto, RunAs, Target,
-    Verbosity,
+    Config, DnsServers, ForwardSpec, MapAddr, Mode, Offload, PortRule, Proto, Protocols, RunAs,
+    Target, Verbosity,
 };
 pub use resolvconf::ResolvConf;

@@ -80,6 +80,23 @@ impl fmt::Display for Proto {
     }
 }
 
+/// The transport protocols that are forwarded (`--no-tcp`, `--no-udp`, `--no-icmp`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    /// TCP.
+    pub tcp: bool,
+    /// UDP.
+    pub udp: bool,
+    /// ICMP and ICMPv6: echo, and neighbour discovery with it.
+    pub icmp: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Self { tcp: true, udp: true, icmp: true }
+    }
+}
+
 /// One contiguous range of forwarded ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRule {
@@ -156,6 +173,14 @@ pub struct Config {
     pub verbosity: Verbosity,
     /// `--config-net`: configure addresses and routes in the namespace.
     pub config_net: bool,
+    /// `--no-copy-routes` was not given: `--config-net` copies the host's routes.
+    pub copy_routes: bool,
+    /// `--no-copy-addrs` was not given: `--config-net` copies the host's addresses.
+    pub copy_addrs: bool,
+    /// `--no-netns-quit` was not given: the end of a namespace that was joined is our end.
+    pub netns_quit: bool,
+    /// `-H`: host name that a command of ours sees.
+    pub hostname: Option<String>,
     /// `-I`: name of the interface in the namespace.
     pub ifname: Option<String>,
     /// IPv4 wanted (`-6` turns it off).
@@ -186,12 +211,30 @@ pub struct Config {
     pub map_host_loopback4: MapAddr<Ipv4Addr>,
     /// `--map-host-loopback` for IPv6.
     pub map_host_loopback6: MapAddr<Ipv6Addr>,
+    /// `--map-guest-addr` for IPv4.
+    pub map_guest4: Option<Ipv4Addr>,
+    /// `--map-guest-addr` for IPv6.
+    pub map_guest6: Option<Ipv6Addr>,
     /// `-D`.
     pub dns: DnsServers,
+    /// `--dhcp-dns`: the guest is told of resolvers.
+    pub advertise_dns: bool,
+    /// `--dhcp-search`: the guest is told of the search list.
+    pub advertise_search: bool,
     /// `--dns-forward` for IPv4.
     pub dns_forward4: Option<Ipv4Addr>,
     /// `--dns-forward` for IPv6.
     pub dns_forward6: Option<Ipv6Addr>,
+    /// `--dns-host` for IPv4.
+    pub dns_host4: Option<Ipv4Addr>,
+    /// `--dns-host` for IPv6.
+    pub dns_host6: Option<Ipv6Addr>,
+    /// What is forwarded at all.
+    pub protocols: Protocols,
+    /// Neighbour discovery is answered (`--no-ndp` and `--no-icmp` turn it off).
+    pub ndp: bool,
+    /// `--no-ra` was not given: router advertisements are sent where they make sense.
+    pub ra: bool,
     /// `-t`: host to guest, TCP.
     pub tcp_in: ForwardSpec,
     /// `-u`: host to guest, UDP.

@@ -21,9 +21,10 @@ use crate::forward::GuestAddrs;
 use crate::host::{ListenError, Listeners, Net, open_listeners};
 use crate::link::{Tap, TapError};
 use crate::services::ndp;
-use crate::sys::background::{self, Background, Null, PidFile};
+use crate::sys::background::{self, Background, Null};
 use crate::sys::ids::{self, Ids};
 use crate::sys::netlink::{self, Configured, Snapshot};
+use crate::sys::pidfile::PidFile;
 use crate::sys::signals::{Inherited, Signals};
 use crate::sys::spawn::{self, Program, Waiting};
 use crate::sys::watch::NetnsWatch;
@@ -168,9 +169,13 @@ impl Resolved {
                 watch = Some(NetnsWatch::path(path)?);
                 Netns::Joined(fd)
             }
-            (_, Some(program)) => Netns::Spawned(spawn::prepare(program, None, inherited)?),
+            (_, Some(program)) => {
+                let hostname = config.hostname.as_deref();
+                Netns::Spawned(spawn::prepare(program, hostname, inherited)?)
+            }
             (_, None) => return Err(sys::Error::Other("no command given".into()).into()),
         };
+        let watch = watch.filter(|_| config.netns_quit);
         caps::reduce_for_setup()?;
 
         let ifname = self.ifname();
@@ -258,14 +263,11 @@ impl Opened {
         let how = if background { sandbox::Run::Background } else { sandbox::Run::Foreground };
         sandbox::isolate(how)?;
         let pid_file = self.parsed.pid_file.take();
-        let parent = match self.parsed.null.take() {
-            Some(null) => Some(background::detach(null, pid_file)?),
-            None => {
-                pid_file.map_or(Ok(()), |file| file.write(std::process::id()))?;
-                None
-            }
+        let waits = match self.parsed.null.take() {
+            Some(null) => Waits::Parent(background::detach(null, pid_file)?),
+            None => Waits::File(pid_file),
         };
-        Ok(Sandboxed { opened: self, signals, parent })
+        Ok(Sandboxed { opened: self, signals, waits })
     }
 }
 
@@ -273,28 +275,45 @@ impl Opened {
 struct Sandboxed {
     opened: Opened,
     signals: Signals,
-    parent: Option<Background>,
+    waits: Waits,
+}
+
+/// What waits for us to be ready.
+enum Waits {
+    /// In the background: the parent, which has the PID file, too.
+    Parent(Background),
+    /// In the foreground: perhaps a PID file.
+    File(Option<PidFile>),
 }
 
 impl Sandboxed {
     /// Closes the last doors, lets those who wait go on, and serves.
     fn run(self) -> Result<ExitCode, StartError> {
-        let start = || {
+        let sealed = || {
             let (engine, allow) = engine(self.opened, self.signals)?;
             sandbox::seal(allow)?;
-            engine.begin()
+            Ok(engine)
         };
-        match (start(), self.parent) {
-            (Ok(engine), Some(parent)) => {
-                parent.ready()?;
+        match self.waits {
+            Waits::Parent(parent) => match sealed().and_then(Engine::begin) {
+                Ok(engine) => {
+                    parent.ready()?;
+                    Ok(engine.run())
+                }
+                Err(e) => {
+                    parent.fail(&sys::Error::Other(e.to_string()));
+                    Err(e)
+                }
+            },
+            Waits::File(None) => Ok(sealed()?.begin()?.run()),
+            Waits::File(Some(mut file)) => {
+                let engine = sealed()?;
+                // Before the command starts, which may look for it.
+                file.write(std::process::id())?;
+                let engine = engine.begin()?;
+                file.keep();
                 Ok(engine.run())
             }
-            (Ok(engine), None) => Ok(engine.run()),
-            (Err(e), Some(parent)) => {
-                parent.fail(&sys::Error::Other(e.to_string()));
-                Err(e)
-            }
-            (Err(e), None) => Err(e),
         }
     }
 }
@@ -322,7 +341,8 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         netns: watch,
     };
     let setup = Setup {
-        ndp: ndp::Params { ra: !config.config_net, ..ndp::Params::default() },
+        protocols: config.protocols,
+        ndp: ndp::Params { ndp: config.ndp, ra: config.ra && !config.config_net },
         guest,
         guest_mac: configured.mac,
         key: parsed.key,

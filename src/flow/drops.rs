@@ -37,6 +37,8 @@ reasons! {
     Family = "family-disabled",
     /// A transport protocol we do not translate.
     Protocol = "protocol",
+    /// A transport protocol that the user has disabled.
+    Disabled = "protocol-disabled",
     /// Malformed transport header.
     BadTransport = "bad-transport-header",
     /// An ICMP message other than echo request.

@@ -19,6 +19,7 @@ pub fn outbound(lease: &Lease, protocol: u8, dst: Endpoint) -> Option<Endpoint> 
     }
     let addr = resolver(lease, protocol, dst)
         .or_else(|| host_loopback(lease, dst.addr))
+        .or_else(|| host_twin(lease, dst.addr))
         .unwrap_or(dst.addr);
     Some(Endpoint::new(addr, dst.port))
 }
@@ -38,7 +39,8 @@ pub fn inbound(
     if !peer.addr.is_unicast() || peer.port == 0 || to_port == 0 {
         return None;
     }
-    let source = match mapped_loopback(lease, peer.addr) {
+    let mapped = mapped_loopback(lease, peer.addr).or_else(|| mapped_twin(lease, peer.addr));
+    let source = match mapped {
         Some(mapped) => mapped,
         None if accessible(lease, guest, peer.addr) => peer.addr,
         None => our_address(lease, peer.addr)?,
@@ -75,6 +77,24 @@ fn mapped_loopback(lease: &Lease, addr: Addr) -> Option<Addr> {
     match addr.to_ip() {
         IpAddr::V4(Ipv4Addr::LOCALHOST) => lease.map_host_loopback4.map(Addr::from),
         IpAddr::V6(Ipv6Addr::LOCALHOST) => lease.map_host_loopback6.map(Addr::from),
+        _ => None,
+    }
+}
+
+/// The host's address that the guest has too, if `addr` is what stands for it.
+fn host_twin(lease: &Lease, addr: Addr) -> Option<Addr> {
+    match addr.to_ip() {
+        IpAddr::V4(a) if lease.map_guest4 == Some(a) => Some(lease.addr4.into()),
+        IpAddr::V6(a) if lease.map_guest6 == Some(a) => lease.addr6.map(Addr::from),
+        _ => None,
+    }
+}
+
+/// What stands for the host's address that the guest has too, if `addr` is that.
+fn mapped_twin(lease: &Lease, addr: Addr) -> Option<Addr> {
+    match addr.to_ip() {
+        IpAddr::V4(a) if a == lease.addr4 => lease.map_guest4.map(Addr::from),
+        IpAddr::V6(a) if lease.addr6 == Some(a) => lease.map_guest6.map(Addr::from),
         _ => None,
     }
 }
@@ -122,6 +142,8 @@ pub(super) mod tests {
             mtu: 65520,
             map_host_loopback4: Some("192.0.2.200".parse().unwrap()),
             map_host_loopback6: Some("fe80::1".parse().unwrap()),
+            map_guest4: None,
+            map_guest6: None,
             dns_match4: Some("192.0.2.222".parse().unwrap()),
             dns_match6: Some("2001:db8::53".parse().unwrap()),
             dns_host4: Some("127.0.0.53".parse().unwrap()),
@@ -176,6 +198,44 @@ pub(super) mod tests {
         assert_eq!(out(&l, proto::TCP, at("fe80::1", 8000)).unwrap(), "[::1]:8000");
         l.map_host_loopback6 = None;
         assert_eq!(out(&l, proto::TCP, at("fe80::1", 8000)).unwrap(), "[fe80::1]:8000");
+    }
+
+    // [FWD-2] [ADDR-6] The host's address that the guest has too; after the resolver and loopback.
+    #[test]
+    fn guest_mapping() {
+        let l = Lease {
+            map_guest4: Some("192.0.2.201".parse().unwrap()),
+            map_guest6: Some("2001:db8::201".parse().unwrap()),
+            ..lease()
+        };
+        for protocol in [proto::TCP, proto::UDP, proto::ICMP] {
+            assert_eq!(out(&l, protocol, at("192.0.2.201", 53)).unwrap(), "192.0.2.10:53");
+        }
+        assert_eq!(out(&l, proto::TCP, at("2001:db8::201", 80)).unwrap(), "[2001:db8::10]:80");
+        assert_eq!(out(&lease(), proto::TCP, at("192.0.2.201", 80)).unwrap(), "192.0.2.201:80");
+        let both = Lease { map_guest4: l.map_host_loopback4, ..l.clone() };
+        assert_eq!(out(&both, proto::TCP, at("192.0.2.200", 80)).unwrap(), "127.0.0.1:80");
+        // In local mode there is no address to stand for.
+        let alone = Lease { addr6: None, ..l };
+        let same = out(&alone, proto::TCP, at("2001:db8::201", 80)).unwrap();
+        assert_eq!(same, "[2001:db8::201]:80");
+    }
+
+    // [FWD-6] The host talks to the guest from the address they share: the mapped one is seen.
+    #[test]
+    fn shared_address_as_source() {
+        let mapped = Lease {
+            map_guest4: Some("192.0.2.201".parse().unwrap()),
+            map_guest6: Some("2001:db8::201".parse().unwrap()),
+            ..lease()
+        };
+        let g = GuestAddrs::new(&mapped, false, false);
+        let to = "192.0.2.10:5555";
+        assert_eq!(seen("192.0.2.10", &mapped, &g), pair("192.0.2.201:6001", to));
+        assert_eq!(seen("127.0.0.1", &mapped, &g), pair("192.0.2.200:6001", to));
+        assert_eq!(seen("127.0.0.5", &mapped, &g), pair("192.0.2.1:6001", to));
+        let to = "[2001:db8::10]:5555";
+        assert_eq!(seen("2001:db8::10", &mapped, &g), pair("[2001:db8::201]:6001", to));
     }
 
     // [FWD-2] Everything else is itself, but for what cannot be a destination.

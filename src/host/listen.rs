@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -18,6 +19,13 @@ use crate::wire::{Addr, Endpoint};
 
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 128;
+
+/// How long a port may still be in use: by the instance before us, whose namespace has just gone
+/// [COMPAT-22].
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Time between two attempts.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A port could not be listened on.
 #[derive(Debug, Error)]
@@ -72,13 +80,15 @@ impl Accepted {
     }
 }
 
-/// Opens every port of `rules`, in the current network namespace. One failure fails all.
+/// Opens every port of `rules`, in the current network namespace. One failure fails all; that a
+/// port is in use is one only if it stays so for [`PATIENCE`].
 pub fn open_listeners(
     rules: &[PortRule],
     (v4, v6): (bool, bool),
     spliced: bool,
 ) -> Result<Listeners, ListenError> {
     let mut out = Vec::new();
+    let deadline = Instant::now().checked_add(PATIENCE);
     for rule in rules {
         for port in rule.first..=rule.last {
             let to_port = rule.to_first.wrapping_add(port.wrapping_sub(rule.first));
@@ -89,8 +99,21 @@ pub fn open_listeners(
             });
             // One socket serves both families where both are wanted.
             let dual = rule.listen.is_none() && v4 && v6;
-            let fd = open(rule.proto, Endpoint::new(addr.into(), port), dual, spliced)
-                .map_err(|source| ListenError { proto: rule.proto, addr, port, source })?;
+            let at = Endpoint::new(addr.into(), port);
+            let fd = loop {
+                match open(rule.proto, at, dual, spliced) {
+                    Ok(fd) => break fd,
+                    Err(e)
+                        if e.kind() == io::ErrorKind::AddrInUse
+                            && deadline.is_some_and(|d| Instant::now() < d) =>
+                    {
+                        std::thread::sleep(PAUSE);
+                    }
+                    Err(source) => {
+                        return Err(ListenError { proto: rule.proto, addr, port, source });
+                    }
+                }
+            };
             out.push(Listener {
                 fd,
                 proto: rule.proto,

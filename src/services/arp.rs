@@ -84,6 +84,7 @@ fn is_answered(lease: &Lease, sender: Ipv4Addr, target: Ipv4Addr) -> bool {
 fn is_ours(lease: &Lease, addr: Ipv4Addr) -> bool {
     addr == lease.gateway4
         || lease.map_host_loopback4 == Some(addr)
+        || lease.map_guest4 == Some(addr)
         || lease.dns_match4 == Some(addr)
 }
 

@@ -170,6 +170,8 @@ mod testing {
             mtu: 65520,
             map_host_loopback4: Some(Ipv4Addr::new(192, 0, 2, 200)),
             map_host_loopback6: None,
+            map_guest4: None,
+            map_guest6: None,
             dns_match4: None,
             dns_match6: None,
             dns_host4: None,

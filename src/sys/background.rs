@@ -1,4 +1,4 @@
-//! Going to the background, and the PID file [LIFE-2, LIFE-3].
+//! Going to the background [LIFE-2].
 //!
 //! # Theory of operation
 //!
@@ -9,51 +9,15 @@
 //! once, and one that does not sees why.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 
 use super::error::{Error, What};
 use super::logsink;
-
-/// A PID file, created empty.
-#[derive(Debug)]
-pub struct PidFile {
-    file: File,
-    path: PathBuf,
-}
-
-impl PidFile {
-    /// Creates or empties the file, mode 0600, as the starting user and before anything is
-    /// sandboxed. It stays empty until we are ready.
-    ///
-    /// # Errors
-    /// It cannot be created. The text names the path.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .what(|| format!("cannot open PID file {}", path.display()))?;
-        Ok(PidFile { file, path: path.to_owned() })
-    }
-
-    /// Writes the number and a newline, in one piece. In the foreground: our own, before the loop.
-    ///
-    /// # Errors
-    /// The disk is full, for example.
-    pub fn write(mut self, pid: u32) -> Result<(), Error> {
-        self.file
-            .write_all(format!("{pid}\n").as_bytes())
-            .what(|| format!("cannot write PID file {}", self.path.display()))
-    }
-}
+use super::pidfile::PidFile;
 
 /// `/dev/null`, opened while there are still files to open.
 #[derive(Debug)]
@@ -111,6 +75,9 @@ pub fn detach(null: Null, pid_file: Option<PidFile>) -> Result<Background, Error
         }
         ForkResult::Child => {
             drop(answer);
+            if let Some(file) = pid_file {
+                file.leave();
+            }
             let what = || "cannot detach from the terminal".to_owned();
             setsid().what(what)?;
             logsink::detach();
@@ -122,13 +89,19 @@ pub fn detach(null: Null, pid_file: Option<PidFile>) -> Result<Background, Error
     }
 }
 
-/// What the parent makes of the answer: its exit status.
+/// What the parent makes of the answer: its exit status. The PID file stays only with status 0.
 fn report(text: &[u8], pid: u32, pid_file: Option<PidFile>) -> i32 {
     match text {
-        [0] => match pid_file.map_or(Ok(()), |file| file.write(pid)) {
-            Ok(()) => return 0,
-            Err(error) => log::error!("{error}"),
-        },
+        [0] => {
+            let Some(mut file) = pid_file else { return 0 };
+            match file.write(pid) {
+                Ok(()) => {
+                    file.keep();
+                    return 0;
+                }
+                Err(error) => log::error!("{error}"),
+            }
+        }
         [] => log::error!("the background process ended unexpectedly"),
         text => log::error!("{}", String::from_utf8_lossy(text)),
     }

@@ -9,7 +9,7 @@
 //!    [`logsink::init`], [`fds::raise_nofile`], [`signals::ignore_sigpipe`].
 //! 2. [`caps::reduce_initial`]; parse; [`logsink::configure`]; [`ids::resolve`];
 //!    [`spawn::Program::find`] so that a missing command fails before anything exists.
-//! 3. As the starting user: [`background::PidFile::open`], [`background::Null::open`], host
+//! 3. As the starting user: [`pidfile::PidFile::open`], [`background::Null::open`], host
 //!    netlink, listening sockets on the host side.
 //! 4. [`ids::Ids::switch`], then [`userns::create`] or [`userns::join`].
 //! 5. [`netns::open_path`] or [`netns::open_pid`], or [`spawn::prepare`]; [`watch::NetnsWatch`];
@@ -34,6 +34,7 @@ pub mod logsink;
 pub mod memory;
 pub mod netlink;
 pub mod netns;
+pub mod pidfile;
 pub mod sandbox;
 pub mod seccomp;
 pub mod signals;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use passt::cli::{CliEnv, Outcome, parse};
-use passt::config::{ForwardSpec, MapAddr, Mode, Offload, RunAs, Target, Verbosity};
+use passt::config::{ForwardSpec, MapAddr, Mode, Offload, Protocols, RunAs, Target, Verbosity};
 use passt::wire::Mac;
 
 use crate::support::{ENV, config, outcome_on, printed, run};
@@ -131,6 +131,16 @@ fn help_text() {
         "--netns ",
         "--userns ",
         "--netns-only",
+        "--no-netns-quit",
+        "--dns-host ",
+        "--dhcp-dns",
+        "-H, --hostname ",
+        "--map-guest-addr ",
+        "--no-tcp",
+        "--no-udp",
+        "--no-icmp",
+        "--no-ndp",
+        "--no-ra",
         "--version",
         "-h, --help",
         "[default: 65520]",
@@ -299,6 +309,12 @@ fn resolvers() {
     let c = config("--dns-forward 169.254.1.1 --dns-forward fd00::53 -D none");
     assert_eq!((c.dns_forward4, c.dns_forward6), (None, None));
     assert!(config("-D none --dns-forward 169.254.1.1").dns_forward4.is_some());
+
+    let c = config("--dns-host 127.0.0.53 --dns-host ::1 --dns-host 1.1.1.1");
+    assert_eq!(c.dns_host4, Some(Ipv4Addr::new(1, 1, 1, 1)));
+    assert_eq!(c.dns_host6, Some("::1".parse().unwrap()));
+    let c = config("--dns-host 127.0.0.53 --dns-host ::1 -D none");
+    assert_eq!((c.dns_host4, c.dns_host6), (None, None));
 }
 
 #[test]
@@ -314,6 +330,63 @@ fn host_mapping() {
     let c = config("--map-host-loopback none --map-host-loopback fd00::1");
     assert_eq!(c.map_host_loopback4, MapAddr::None);
     assert_eq!(c.map_host_loopback6, MapAddr::Addr("fd00::1".parse().unwrap()));
+}
+
+#[test]
+fn guest_mapping() {
+    let c = config("--map-guest-addr 169.254.1.2 --map-guest-addr fd00::2");
+    assert_eq!(c.map_guest4, Some(Ipv4Addr::new(169, 254, 1, 2)));
+    assert_eq!(c.map_guest6, Some("fd00::2".parse().unwrap()));
+    let c = config("--map-guest-addr 169.254.1.2 --map-guest-addr none --map-guest-addr fd00::2");
+    assert_eq!((c.map_guest4, c.map_guest6), (None, Some("fd00::2".parse().unwrap())));
+}
+
+// [L2-9] [PORT-4] [NDP-1] What is switched off, alone and with what it implies.
+#[test]
+fn protocols() {
+    let all = config("").protocols;
+    assert_eq!(all, Protocols { tcp: true, udp: true, icmp: true });
+    assert_eq!(config("--no-tcp").protocols, Protocols { tcp: false, ..all });
+    assert_eq!(config("--no-udp -u none -t 80").protocols, Protocols { udp: false, ..all });
+    let c = config("--no-icmp");
+    assert_eq!((c.protocols, c.ndp, c.ra), (Protocols { icmp: false, ..all }, false, true));
+    let c = config("--no-ndp");
+    assert_eq!((c.protocols, c.ndp), (all, false));
+    let c = config("--no-ra");
+    assert_eq!((c.ndp, c.ra), (true, false));
+    assert!(config("").ndp && config("").ra);
+    // There is nothing to switch off yet.
+    assert_eq!(run("--no-dhcp --no-dhcpv6").1, [""; 0]);
+}
+
+// [ADDR-7] [COMPAT-9] The last of both ways wins.
+#[test]
+fn advertising() {
+    let c = config("");
+    assert!(!c.advertise_dns && !c.advertise_search);
+    let c = config("--dhcp-dns --dhcp-search");
+    assert!(c.advertise_dns && c.advertise_search);
+    let c = config("--dhcp-dns --no-dhcp-dns --no-dhcp-search --dhcp-search");
+    assert!(!c.advertise_dns && c.advertise_search);
+}
+
+#[test]
+fn namespace_set_up() {
+    let c = config("");
+    assert!(c.copy_routes && c.copy_addrs && c.netns_quit && c.hostname.is_none());
+    let c = config("--no-netns-quit -H zebra 1");
+    assert_eq!((c.netns_quit, c.hostname.as_deref()), (false, Some("zebra")));
+    assert_eq!(config(&format!("-H {}", "x".repeat(253))).hostname.unwrap().len(), 253);
+    // [COMPAT-9] Deprecated, before or after --config-net.
+    let (c, warnings) = run("--no-copy-routes --config-net --no-copy-addrs");
+    assert!(!c.copy_routes && !c.copy_addrs);
+    assert_eq!(
+        warnings,
+        [
+            "option --no-copy-routes is deprecated: use --gateway",
+            "option --no-copy-addrs is deprecated: use --address"
+        ]
+    );
 }
 
 #[test]

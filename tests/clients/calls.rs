@@ -148,13 +148,13 @@ fn buildah_by_process() {
         child.0.wait().unwrap();
         let (status, took) = timed(|| pasta.wait(SOON));
         assert_eq!(status.code(), Some(0));
-        assert!(took.as_millis() < 1200, "{took:?}");
+        assert!(took.as_millis() < 500, "{took:?}");
     });
 }
 
 #[test]
 fn rootlesskit_two_with_its_own_tap() {
-    // [COMPAT-52] [COMPAT-23] [COMPAT-30]: the tap exists, is up, and is configured by somebody else
+    // [COMPAT-52] [COMPAT-30]: the tap exists, is up, and is configured by somebody else
     Lab::run(|lab| {
         for by_path in [false, true] {
             let (_child, pid) = child();
@@ -173,7 +173,7 @@ fn rootlesskit_two_with_its_own_tap() {
             let line = format!(
                 "--foreground --stderr --ns-ifname=tap0 --mtu=65520 --no-dhcp --no-ra \
                  --address=10.0.2.100 --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 {} \
-                 --tcp-ports=auto --udp-ports=auto {target}",
+                 --tcp-ports=none --udp-ports=none {target}",
                 same_user()
             );
             let stderr = lab.fresh("stderr");
@@ -192,11 +192,6 @@ fn rootlesskit_two_with_its_own_tap() {
             let ns = Ns::of_pid(i32::try_from(pid).unwrap());
             let outside = listen(&lab.remote, at(crate::lab::REMOTE4, 7000));
             roundtrip(&ns, at(crate::lab::REMOTE4, 7000), &outside);
-            let inside = listen(&ns, at(Ipv4Addr::UNSPECIFIED.into(), 8066));
-            eventually("port is forwarded", SOON, || {
-                crate::net::try_connect(&lab.host(), at(LO4, 8066)).is_ok()
-            });
-            drop(inside);
             assert!(enter("ip addr show tap0").contains("10.0.2.100/24"));
             pasta.0.kill().unwrap(); // SIGKILL, then wait: the caller's way to end it
             pasta.0.wait().unwrap();

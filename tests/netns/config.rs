@@ -248,6 +248,30 @@ fn every_address_and_route_of_the_template_is_copied() {
 }
 
 #[test]
+fn copying_can_be_switched_off() {
+    // [CLI table --no-copy-routes --no-copy-addrs] [NS-12] [NS-14] [COMPAT-9]
+    Lab::run(|lab| {
+        ip_batch(
+            "",
+            "addr add 10.9.1.2/24 dev up0
+             addr add 2001:db8:9:1::2/64 dev up0 nodad
+             route add 10.50.0.0/16 via 10.9.0.3
+             route add 2001:db8:50::/48 via 2001:db8:9::3",
+        );
+        let told = first_look(lab, "--no-copy-addrs", "up0");
+        assert_eq!(told.addresses.len(), 2, "one of each family: {told:?}");
+        assert!(told.addresses.contains(&HOST4), "{told:?}");
+        assert!(first_look(lab, "", "up0").addresses.len() == 4);
+        let guest = lab.guest("--no-copy-routes");
+        let routes = guest.run("ip -4 route") + &guest.run("ip -6 route");
+        for wanted in ["default via 10.9.0.1", "default via 2001:db8:9::1"] {
+            assert!(routes.contains(wanted), "no {wanted:?} in\n{routes}");
+        }
+        assert!(!routes.contains("10.50.0.0") && !routes.contains("db8:50::"), "{routes}");
+    });
+}
+
+#[test]
 fn two_thousand_routes_are_copied_quickly() {
     // [NS-13] W-7
     Lab::run(|lab| {

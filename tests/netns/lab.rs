@@ -125,10 +125,12 @@ impl Lab {
         ip("netns add remote");
         let remote = Ns::open("/run/netns/remote");
         remote.enter(quiet_ipv6);
+        // Equal numbers at both ends would make the kernel take them for one device without a
+        // peer, and IPv6 wait up to a second for news of the carrier.
         ip_batch(
             "",
             "link set lo up
-             link add up0 type veth peer name rem0 netns remote
+             link add up0 index 9 type veth peer name rem0 netns remote
              addr add 10.9.0.2/24 dev up0
              addr add 2001:db8:9::2/64 dev up0 nodad
              link set up0 up",
@@ -327,10 +329,13 @@ fn private_files() {
     }
 }
 
-/// No duplicate address detection, no router solicitations on links made from now on.
+/// No duplicate address detection, no router solicitations on links made from now on. Detection is
+/// off only if `all` says so, too.
 fn quiet_ipv6() {
-    for key in ["accept_dad", "accept_ra", "router_solicitations"] {
-        fs::write(format!("/proc/sys/net/ipv6/conf/default/{key}"), "0").unwrap();
+    for conf in ["all", "default"] {
+        for key in ["accept_dad", "accept_ra", "router_solicitations"] {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/{key}"), "0").unwrap();
+        }
     }
 }
 

@@ -79,7 +79,7 @@ fn command_owns_the_standard_streams() {
 fn terminating_pasta_ends_it_with_0_and_promptly() {
     // [LIFE-6] [LIFE-10] [COMPAT-73]
     Lab::run(|lab| {
-        for signal in [Signal::SIGTERM, Signal::SIGQUIT] {
+        for signal in [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT] {
             let mut guest = lab.guest("");
             let links = || fs::read_to_string("/proc/thread-self/net/dev").unwrap();
             assert!(guest.ns.enter(links).contains("up0"));

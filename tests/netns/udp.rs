@@ -1,9 +1,13 @@
 //! Datagrams and pings in every direction.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
-use crate::lab::{GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, at, unprivileged};
+use crate::lab::{
+    GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, output_within, unprivileged,
+};
 use crate::net::{pattern, udp};
+use crate::pasta::Guest;
 
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const LO4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -12,6 +16,11 @@ const LO6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// An unbound address of the same family.
 fn any(like: IpAddr) -> IpAddr {
     if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+/// The largest datagram that a guest with the default MTU sends in one piece.
+fn largest(like: IpAddr) -> usize {
+    65_520 - 8 - if like.is_ipv4() { 20 } else { 40 }
 }
 
 /// Sends a datagram, answers it, and checks both; the address the server saw.
@@ -42,7 +51,7 @@ fn guest_reaches_remote_servers_as_the_host() {
         for (remote, host) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
             let server = udp(&lab.remote, at(remote, 7000));
             let client = udp(&guest.ns, at(any(remote), 0));
-            for size in [1, 100, 1400, 1473, 9000, 40_000, 0] {
+            for size in [1, 100, 1400, 1473, 9000, 40_000, largest(remote), 0] {
                 assert_eq!(echo(&client, at(remote, 7000), &server, size), host);
             }
         }
@@ -57,7 +66,7 @@ fn remote_and_host_reach_a_forwarded_port() {
         for (host, remote) in [(HOST4, [REMOTE4, GATEWAY4]), (HOST6, [REMOTE6, GATEWAY6])] {
             let server = udp(&guest.ns, at(any(host), 53));
             let client = udp(&lab.remote, at(any(host), 0));
-            for size in [1, 1400, 9000, 0] {
+            for size in [1, 1400, 9000, largest(host), 0] {
                 let seen = echo(&client, at(host, 5353), &server, size);
                 assert!(remote.contains(&seen), "{seen}");
             }
@@ -66,6 +75,23 @@ fn remote_and_host_reach_a_forwarded_port() {
             let loopback = if host.is_ipv4() { LO4 } else { LO6 };
             let client = udp(&lab.host(), at(loopback, 0));
             echo(&client, at(loopback, 5353), &server, 100);
+        }
+    });
+}
+
+#[test]
+fn largest_datagrams_arrive() {
+    // Longer than the guest's MTU; it gets them in one piece all the same.
+    Lab::run(|lab| {
+        let guest = lab.guest("-u 5353 -t none -T none -U none");
+        for host in [HOST4, HOST6] {
+            let server = udp(&guest.ns, at(any(host), 5353));
+            let client = udp(&lab.remote, at(any(host), 0));
+            let data = pattern(65_507);
+            client.send_to(&data, at(host, 5353)).unwrap();
+            let mut got = vec![0; 65_536];
+            let (len, _) = server.recv_from(&mut got).expect("the server receives");
+            assert!(got[..len] == data, "{host}: {len} bytes");
         }
     });
 }
@@ -136,8 +162,42 @@ fn pings_are_answered() {
             let out = guest.run(&format!("ping -n -c 3 -i 0.05 -W 3 {target}"));
             assert!(out.contains("3 received"), "{out}");
         }
-        let out = guest.run(&format!("ping -n -c 2 -i 0.05 -W 3 -s 20000 {REMOTE4}"));
-        assert!(out.contains("2 received"), "{out}");
+        for target in [REMOTE4, REMOTE6] {
+            for size in [0, 1, 1472, 1473, 20_000, 60_000] {
+                let out = guest.run(&format!("ping -n -c 2 -i 0.05 -W 3 -s {size} {target}"));
+                assert!(out.contains("2 received"), "{size}: {out}");
+            }
+        }
+    });
+}
+
+#[test]
+fn protocols_can_be_switched_off() {
+    // [CLI table --no-udp --no-icmp --no-ndp] [ICMP-9] [NDP-1]
+    Lab::run(|lab| {
+        let range = if unprivileged() { "0 0" } else { "0 65534" };
+        lab.host().sysctl("net/ipv4/ping_group_range", range);
+        let ping = |guest: &Guest, target| {
+            let line = format!("-n -c 1 -W 1 {target}");
+            let mut command = guest.command("ping");
+            output_within(command.args(line.split_whitespace()), SOON).status.success()
+        };
+        let datagram = |guest: &Guest, wait| {
+            let server = udp(&lab.remote, at(REMOTE4, 7000));
+            server.set_read_timeout(Some(wait)).unwrap();
+            let client = udp(&guest.ns, at(any(REMOTE4), 0));
+            client.send_to(b"there", at(REMOTE4, 7000)).unwrap();
+            server.recv(&mut [0; 16]).is_ok()
+        };
+        let guest = lab.guest("--no-udp");
+        assert!(!datagram(&guest, Duration::from_millis(300)));
+        assert!(ping(&guest, REMOTE4) && ping(&guest, REMOTE6));
+        let guest = lab.guest("--no-icmp");
+        assert!(datagram(&guest, SOON));
+        // Without neighbour discovery there is no IPv6 either.
+        assert!(!ping(&guest, REMOTE4) && !ping(&guest, REMOTE6));
+        let guest = lab.guest("--no-ndp");
+        assert!(ping(&guest, REMOTE4) && !ping(&guest, REMOTE6));
     });
 }
 

@@ -78,6 +78,8 @@ pub fn lease(mtu: u16) -> Lease {
         mtu,
         map_host_loopback4: None,
         map_host_loopback6: None,
+        map_guest4: None,
+        map_guest6: None,
         dns_match4: None,
         dns_match6: None,
         dns_host4: None,

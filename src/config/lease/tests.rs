@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::{DnsServers, ForwardSpec, Offload, Target, Verbosity};
+use crate::config::{DnsServers, ForwardSpec, Mode, Offload, Protocols, Target, Verbosity};
 
 fn config() -> Config {
     Config {
@@ -11,6 +11,10 @@ fn config() -> Config {
         foreground: true,
         verbosity: Verbosity::Info,
         config_net: true,
+        copy_routes: true,
+        copy_addrs: true,
+        netns_quit: true,
+        hostname: None,
         ifname: None,
         v4: true,
         v6: true,
@@ -26,9 +30,18 @@ fn config() -> Config {
         map_gw: true,
         map_host_loopback4: MapAddr::Default,
         map_host_loopback6: MapAddr::Default,
+        map_guest4: None,
+        map_guest6: None,
         dns: DnsServers::default(),
+        advertise_dns: true,
+        advertise_search: true,
         dns_forward4: None,
         dns_forward6: None,
+        dns_host4: None,
+        dns_host6: None,
+        protocols: Protocols::default(),
+        ndp: true,
+        ra: true,
         tcp_in: ForwardSpec::default(),
         udp_in: ForwardSpec::default(),
         tcp_out: ForwardSpec::default(),
@@ -95,7 +108,8 @@ fn from_host() {
 // [NL-7] [ADDR-5] Local mode, per family.
 #[test]
 fn local_mode() {
-    let (l, notices) = Lease::new(&config(), &HostView::default(), true).unwrap();
+    let c = Config { advertise_dns: false, ..config() };
+    let (l, notices) = Lease::new(&c, &HostView::default(), true).unwrap();
     assert_eq!((l.addr4, l.prefix4, l.gateway4), (LOCAL_ADDR4, 16, LOCAL_GATEWAY4));
     assert_eq!((l.addr6, l.gateway6, l.our_ll), (None, Some(v6("fe80::1")), v6("fe80::1")));
     assert_eq!(l.map_host_loopback4, Some(v4("169.254.2.2")));
@@ -171,6 +185,46 @@ fn host_mapping() {
     assert_eq!(lease(&c, &host()).map_host_loopback4, None);
 }
 
+// [ADDR-6] For the families in use, and off by default.
+#[test]
+fn guest_mapping() {
+    let l = lease(&config(), &host());
+    assert_eq!((l.map_guest4, l.map_guest6), (None, None));
+    let c =
+        Config { map_guest4: Some(v4("192.0.2.9")), map_guest6: Some(v6("fd00::9")), ..config() };
+    let l = lease(&c, &host());
+    assert_eq!((l.map_guest4, l.map_guest6), (Some(v4("192.0.2.9")), Some(v6("fd00::9"))));
+    assert_eq!(lease(&Config { v6: false, ..c.clone() }, &host()).map_guest6, None);
+    assert_eq!(lease(&Config { v4: false, ..c }, &host()).map_guest4, None);
+}
+
+// [ADDR-7] What is not advertised is forwarded all the same.
+#[test]
+fn advertised_or_not() {
+    let h = HostView { resolvers: vec![ip("127.0.0.53")], ..host() };
+    let c = Config { advertise_dns: false, advertise_search: false, ..config() };
+    let l = lease(&c, &h);
+    assert_eq!((l.dns4.len(), l.dns6.len(), l.search.len()), (0, 0, 0));
+    assert_eq!((l.dns_match4, l.dns_host4), (Some(v4("192.0.2.1")), Some(v4("127.0.0.53"))));
+    let l = lease(&Config { advertise_search: false, ..config() }, &h);
+    assert_eq!((l.dns4.len(), l.search.len()), (1, 0));
+}
+
+// [ADDR-7] --dns-host goes before the host's resolver, in its family.
+#[test]
+fn resolver_of_the_user() {
+    let c = Config {
+        dns_forward4: Some(v4("169.254.1.1")),
+        dns_host4: Some(v4("127.0.0.1")),
+        dns_host6: Some(v6("2001:db8::7")),
+        ..config()
+    };
+    let l = lease(&c, &host());
+    assert_eq!((l.dns_match4, l.dns_host4), (Some(v4("169.254.1.1")), Some(v4("127.0.0.1"))));
+    assert_eq!((l.dns_match6, l.dns_host6), (None, Some(v6("2001:db8::7"))));
+    assert_eq!(lease(&Config { v4: false, ..c }, &host()).dns_host4, None);
+}
+
 // [NL-14] [ADDR-7] A local stub without a host mapping, with and without --dns-forward.
 #[test]
 fn local_stub() {
@@ -200,12 +254,12 @@ fn forward_without_resolver() {
 #[test]
 fn missing_resolvers() {
     let none = HostView { resolvers: vec![], ..host() };
-    let passt = Config { mode: Mode::Passt, ..config() };
+    let silent = Config { advertise_dns: false, ..config() };
     let count = |c: &Config, h: &HostView| Lease::new(c, h, true).unwrap().1.len();
-    assert_eq!(count(&passt, &none), 1);
-    assert_eq!(count(&config(), &none), 0);
-    assert_eq!(count(&passt, &HostView { resolvers: vec![ip("192.0.2.53")], ..host() }), 0);
-    let c = Config { dns: DnsServers { none: true, servers: vec![] }, ..passt };
+    assert_eq!(count(&config(), &none), 1);
+    assert_eq!(count(&silent, &none), 0);
+    assert_eq!(count(&config(), &HostView { resolvers: vec![ip("192.0.2.53")], ..host() }), 0);
+    let c = Config { dns: DnsServers { none: true, servers: vec![] }, ..config() };
     assert_eq!(count(&c, &none), 0);
 }
 

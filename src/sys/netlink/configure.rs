@@ -110,11 +110,11 @@ impl Setup<'_> {
         Ok(link_local)
     }
 
-    /// `-a` means that address and no other.
+    /// `-a` means that address and no other, `--no-copy-addrs` the first that the host has.
     fn addrs4(&self) -> Vec<Message> {
         let (addr, prefix) = (IpAddr::from(self.lease.addr4), self.lease.prefix4);
         match &self.snapshot.v4 {
-            Some(from) if self.config.addr4.is_none() => {
+            Some(from) if self.config.addr4.is_none() && self.config.copy_addrs => {
                 self.copied_addrs(from, |a| (a.ip == addr).then_some(prefix))
             }
             _ => vec![addrs::single(addr, prefix, self.ifindex)],
@@ -123,7 +123,9 @@ impl Setup<'_> {
 
     fn addrs6(&self) -> Vec<Message> {
         match (&self.snapshot.v6, self.lease.addr6) {
-            (Some(from), _) if self.config.addr6.is_none() => self.copied_addrs(from, |_| None),
+            (Some(from), _) if self.config.addr6.is_none() && self.config.copy_addrs => {
+                self.copied_addrs(from, |_| None)
+            }
             (_, Some(addr)) => vec![addrs::single(addr.into(), 64, self.ifindex)],
             (_, None) => Vec::new(),
         }
@@ -191,11 +193,12 @@ impl Setup<'_> {
     /// reachable yet once more, as long as that adds any [NS-13, W-7].
     fn add_copied_routes(&mut self) -> Result<(), ConfigureError> {
         let mut pending = Vec::new();
-        for (wanted, from, gateway, family) in [
-            (self.v4, &self.snapshot.v4, self.config.gateway4.is_some(), INET),
-            (self.v6, &self.snapshot.v6, self.config.gateway6.is_some(), INET6),
+        let (chosen4, chosen6) = self.default_route_only();
+        for (wanted, from, family) in [
+            (self.v4 && !chosen4, &self.snapshot.v4, INET),
+            (self.v6 && !chosen6, &self.snapshot.v6, INET6),
         ] {
-            if let (true, Some(from), false) = (wanted, from, gateway) {
+            if let (true, Some(from)) = (wanted, from) {
                 let copy = |m| routes::copy(m, family, from.ifindex, self.ifindex);
                 pending.extend(from.routes.iter().filter_map(copy));
             }
@@ -222,14 +225,23 @@ impl Setup<'_> {
         Ok(())
     }
 
+    /// Whether a default route takes the place of the host's routes: IPv4, IPv6.
+    fn default_route_only(&self) -> (bool, bool) {
+        let Config { gateway4, gateway6, copy_routes, .. } = self.config;
+        let only = |given: bool, host: bool| given || !copy_routes || !host;
+        let Snapshot { v4, v6 } = self.snapshot;
+        (only(gateway4.is_some(), v4.is_some()), only(gateway6.is_some(), v6.is_some()))
+    }
+
     /// Adds a default route where routes are not copied [NS-14].
     fn add_default_routes(&mut self) -> Result<(), ConfigureError> {
-        let (config, snapshot, lease) = (self.config, self.snapshot, self.lease);
+        let (snapshot, lease) = (self.snapshot, self.lease);
+        let (only4, only6) = self.default_route_only();
         let gateway4 = Some(lease.gateway4).filter(|g| !g.is_unspecified());
-        if self.v4 && (config.gateway4.is_some() || snapshot.v4.is_none()) {
+        if self.v4 && only4 {
             self.v4 = self.add_default_route(gateway4.map(IpAddr::from), snapshot.v4.is_none())?;
         }
-        if self.v6 && (config.gateway6.is_some() || snapshot.v6.is_none()) {
+        if self.v6 && only6 {
             let gateway6 = lease.gateway6.map(IpAddr::from);
             self.v6 = self.add_default_route(gateway6, snapshot.v6.is_none())?;
         }

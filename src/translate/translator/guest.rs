@@ -2,6 +2,7 @@
 
 use super::settle::Flow;
 use super::{BATCH, Translator};
+use crate::config::Protocols;
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::services::{Outcome, arp, ndp};
 use crate::translate::ping::{self, Ping};
@@ -56,8 +57,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             return self.drops.count(DropReason::Loopback);
         }
         self.guest.learn(packet.src);
+        let Protocols { tcp, icmp, .. } = self.protocols;
         match packet.protocol {
+            proto::TCP if !tcp => self.drops.count(DropReason::Disabled),
             proto::TCP => self.on_tcp(packet),
+            proto::ICMP | proto::ICMPV6 if !icmp => self.drops.count(DropReason::Disabled),
             proto::UDP => self.on_udp(vnet, packet),
             proto::ICMPV6 if packet.transport.first().is_some_and(|t| ndp::handles(*t)) => {
                 self.on_ndp(frame, packet);
@@ -108,6 +112,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         // network of the host [L2-9].
         if datagram.dst_port == if packet.dst.is_v4() { DHCP } else { DHCPV6 } {
             return self.drops.count(DropReason::NoService);
+        }
+        if !self.protocols.udp {
+            return self.drops.count(DropReason::Disabled);
         }
         let ours = Endpoint::new(packet.dst, datagram.dst_port);
         let guest = Endpoint::new(packet.src, datagram.src_port);

@@ -20,7 +20,7 @@ mod spliced;
 
 use super::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS};
 use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
-use crate::config::Lease;
+use crate::config::{Lease, Protocols};
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
 use crate::forward::GuestAddrs;
 use crate::services::{Reply, ndp};
@@ -39,6 +39,8 @@ const BUFFER: usize = 64 << 10;
 pub struct Setup {
     /// The guest's network identity.
     pub lease: Lease,
+    /// What is forwarded.
+    pub protocols: Protocols,
     /// Which Neighbour Discovery messages are spoken.
     pub ndp: ndp::Params,
     /// Where the guest is reached.
@@ -63,6 +65,7 @@ pub struct Translator<O, N> {
     /// Host sockets.
     pub net: N,
     lease: Lease,
+    protocols: Protocols,
     ndp: ndp::Params,
     guest: GuestAddrs,
     guest_mac: Mac,
@@ -93,6 +96,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             out,
             net,
             lease: setup.lease,
+            protocols: setup.protocols,
             ndp: setup.ndp,
             guest: setup.guest,
             guest_mac: setup.guest_mac,

@@ -124,6 +124,8 @@ fn lease(mtu: u16, families: (bool, bool)) -> Lease {
         mtu,
         map_host_loopback4: Some("192.0.2.1".parse().unwrap()),
         map_host_loopback6: Some("fe80::1".parse().unwrap()),
+        map_guest4: None,
+        map_guest6: None,
         dns_match4: Some("192.0.2.53".parse().unwrap()),
         dns_match6: Some("2001:db8::53".parse().unwrap()),
         dns_host4: Some("203.0.113.53".parse().unwrap()),
@@ -145,6 +147,7 @@ impl<'a> World<'a> {
         let pool = [1 << 20, 0, 64 << 10, 300 << 10][usize::from(how & 3)];
         let now = 1_000_000;
         let setup = Setup {
+            protocols: passt::config::Protocols::default(),
             ndp: ndp::Params { ra: how & 4 != 0, ..ndp::Params::default() },
             guest: GuestAddrs::new(&lease, how & 8 != 0, how & 8 != 0),
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
