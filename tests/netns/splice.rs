@@ -135,12 +135,13 @@ fn stalled_reader_costs_nothing() {
         let guest = spliced(lab);
         for close in [false, true] {
             let (mut near, mut far) = pair(lab, &guest, LO4);
-            let data = leaked(20 << 20);
+            // More than the buffers of both connections can grow to.
+            let data = leaked(100 << 20);
             near.set_nonblocking(true).unwrap();
             let mut sent = 0;
             let mut quiet = 0;
             // Until nothing more goes in for a while.
-            while quiet < 20 {
+            while quiet < 20 && sent < data.len() {
                 match near.write(&data[sent..]) {
                     Ok(n) => (sent, quiet) = (sent + n, 0),
                     Err(e) => {
