@@ -17,7 +17,7 @@ use passt::services::ndp;
 use passt::translate::tcp::SocketReady;
 use passt::translate::{
     Bind, Connected, DatagramSockets, FrameOut, HostError, Now, Peeked, Received, Sent, Setup,
-    SockId, TcpSockets, TcpView, Translator,
+    SockId, SpliceSockets, TcpSockets, TcpView, Translator,
 };
 use passt::wire::{Endpoint, Head, Mac, Vnet};
 
@@ -196,6 +196,8 @@ impl TcpSockets for Net {
         self.at(s).used = false;
     }
 }
+
+impl SpliceSockets for Net {}
 
 impl DatagramSockets for Net {
     fn open_udp(&mut self, id: FlowId, _bind: Bind, _to: Endpoint) -> Result<SockId, HostError> {

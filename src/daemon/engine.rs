@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::stages::StartError;
 use crate::config::Proto;
 use crate::event::{Reactor, Ready, Registrar, Source};
+use crate::flow::FlowId;
 use crate::host::{Accepted, Arrived, Listener, Listeners, Net};
 use crate::link::{RxFrame, TapRx, TapTx};
 use crate::sys::logsink;
@@ -193,6 +194,9 @@ fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool 
     let Some(id) = translator.next_id() else { return false };
     match listener.accept() {
         Ok(Some(Accepted { fd, peer })) => {
+            if listener.spliced {
+                return splice(translator, listener, id, Accepted { fd, peer });
+            }
             match translator.net.adopt_stream(fd, id, peer.addr.is_v4()) {
                 Ok(sock) => translator.on_connection(id, sock, peer, listener.to_port),
                 Err(_) => translator.no_socket(),
@@ -208,8 +212,29 @@ fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool 
     }
 }
 
+/// A connection to a port of the namespace that leads to the host; true.
+fn splice(
+    translator: &mut Translator<TapTx, Net>,
+    listener: &Listener,
+    id: FlowId,
+    accepted: Accepted,
+) -> bool {
+    let Some(local) = accepted.local() else { return true };
+    match translator.net.adopt_side(accepted.fd, id, false) {
+        Ok(sock) => translator.on_spliced(id, sock, (accepted.peer, local), listener.to_port),
+        Err(_) => translator.no_socket(),
+    }
+    true
+}
+
 /// Takes one datagram; false when there is none.
 fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool {
+    if listener.spliced {
+        let room = translator.buffer();
+        let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
+        translator.on_spliced_datagram(listener.id(), (peer, local), len, listener.to_port);
+        return true;
+    }
     let Some(room) = translator.out.payload() else { return false };
     let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
     translator.on_datagram(peer, local, len, listener.to_port);

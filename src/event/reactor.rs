@@ -21,7 +21,8 @@ pub struct Ready {
     pub write: bool,
     /// An error or hang-up is pending.
     pub error: bool,
-    /// The peer will send nothing more.
+    /// The peer will send nothing more, or (where asked for) sent urgent data: a short read does not
+    /// mean that nothing is left.
     pub read_closed: bool,
 }
 
@@ -31,7 +32,7 @@ impl From<&Event> for Ready {
             read: e.is_readable() || e.is_read_closed(),
             write: e.is_writable(),
             error: e.is_error(),
-            read_closed: e.is_read_closed(),
+            read_closed: e.is_read_closed() || e.is_priority(),
         }
     }
 }
@@ -45,6 +46,12 @@ impl Registrar {
     pub fn add(&self, fd: BorrowedFd<'_>, from: Source, write: bool) -> io::Result<()> {
         let interest =
             if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.0.register(&mut SourceFd(&fd.as_raw_fd()), encode(from), interest)
+    }
+
+    /// As [`Registrar::add`], for a stream that is read to the last byte: urgent data counts.
+    pub fn add_stream(&self, fd: BorrowedFd<'_>, from: Source) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.0.register(&mut SourceFd(&fd.as_raw_fd()), encode(from), interest)
     }
 }

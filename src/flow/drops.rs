@@ -49,6 +49,8 @@ reasons! {
     NoSocket = "no-socket",
     /// The host refused to send it.
     HostSend = "host-send-failed",
+    /// A request to a service of ours that is not offered.
+    NoService = "service-not-offered",
     /// A TCP segment ahead of what was expected, while the hole is unfilled.
     OutOfOrder = "out-of-order",
     /// TCP data beyond the window we offered.

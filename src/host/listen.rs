@@ -10,8 +10,10 @@ use thiserror::Error;
 
 use super::net::{bind, family, set_option, socket};
 use super::sockaddr::SockAddr;
+use super::splice::prepare_spliced;
 use super::tcp::linger_reset;
 use crate::config::{PortRule, Proto};
+use crate::translate::{ListenerId, SockId};
 use crate::wire::{Addr, Endpoint};
 
 /// Connections the kernel completes ahead of us.
@@ -43,6 +45,8 @@ pub struct Listener {
     pub to_port: u16,
     /// True for ports of the namespace that lead to the host (`-T`, `-U`).
     pub spliced: bool,
+    /// It is an IPv6 socket.
+    v6: bool,
 }
 
 /// Sockets of all rules, in order of their rules.
@@ -55,6 +59,17 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// Who connected.
     pub peer: Endpoint,
+}
+
+impl Accepted {
+    /// Where the peer connected to.
+    pub fn local(&self) -> Option<Endpoint> {
+        let mut addr = SockAddr::empty();
+        let mut len = SockAddr::capacity();
+        // SAFETY: the kernel writes at most `len` bytes of address.
+        let r = unsafe { libc::getsockname(self.fd.as_raw_fd(), addr.as_mut_ptr(), &raw mut len) };
+        if r < 0 { None } else { addr.endpoint() }
+    }
 }
 
 /// Opens every port of `rules`, in the current network namespace. One failure fails all.
@@ -76,7 +91,14 @@ pub fn open_listeners(
             let dual = rule.listen.is_none() && v4 && v6;
             let fd = open(rule.proto, Endpoint::new(addr.into(), port), dual, spliced)
                 .map_err(|source| ListenError { proto: rule.proto, addr, port, source })?;
-            out.push(Listener { fd, proto: rule.proto, port, to_port, spliced });
+            out.push(Listener {
+                fd,
+                proto: rule.proto,
+                port,
+                to_port,
+                spliced,
+                v6: addr.is_ipv6(),
+            });
         }
     }
     Ok(out)
@@ -105,6 +127,9 @@ fn open(proto: Proto, at: Endpoint, dual: bool, loopback_only: bool) -> io::Resu
     if proto == Proto::Tcp {
         // Accepted sockets inherit it.
         set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        if loopback_only {
+            prepare_spliced(raw);
+        }
         // SAFETY: no pointers are passed.
         if unsafe { libc::listen(raw, BACKLOG) } < 0 {
             return Err(io::Error::last_os_error());
@@ -134,6 +159,11 @@ fn packet_info(fd: i32, at: Endpoint, dual: bool) -> io::Result<()> {
 }
 
 impl Listener {
+    /// Its name, for as long as it is open.
+    pub fn id(&self) -> ListenerId {
+        ListenerId { sock: SockId(self.fd.as_raw_fd()), v6: self.v6 }
+    }
+
     /// Takes the next connection, `Ok(None)` when there is none.
     ///
     /// # Errors

@@ -8,7 +8,9 @@ mod datagram;
 mod info;
 mod listen;
 mod net;
+mod pipes;
 mod sockaddr;
+mod splice;
 mod tcp;
 
 pub use listen::{Accepted, Arrived, ListenError, Listener, Listeners, open_listeners};

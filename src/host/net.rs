@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
+use super::pipes::Pipes;
 use super::sockaddr::SockAddr;
 use crate::event::{Registrar, Source};
 use crate::flow::FlowId;
@@ -23,6 +24,8 @@ pub struct Net {
     pub(super) skip: Box<[u8]>,
     /// The warning about ping sockets was given.
     pub(super) told_about_ping: bool,
+    /// Pipes of spliced flows.
+    pub(super) pipes: Pipes,
     /// Sockets open now; equals the number of sockets of live flows.
     open: usize,
 }
@@ -42,6 +45,7 @@ impl Net {
             peek_off,
             skip: vec![0; skip].into_boxed_slice(),
             told_about_ping: false,
+            pipes: Pipes::new(),
             open: 0,
         }
     }
@@ -59,14 +63,20 @@ impl Net {
 
     /// Takes over a socket for flow `id`.
     pub(super) fn adopt(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
-        self.adopt_side(fd, id, false)
+        use std::os::fd::AsFd as _;
+        self.registrar
+            .add(fd.as_fd(), Source::Flow { id, side: false }, true)
+            .map_err(|_| HostError::Exhausted)?;
+        self.open += 1;
+        Ok(SockId(fd.into_raw_fd()))
     }
 
-    /// As [`Net::adopt`], for one of the two sockets of a spliced flow.
+    /// Takes over one of the two TCP sockets of a spliced flow; `side` is true for the one that
+    /// leads to the host.
     pub fn adopt_side(&mut self, fd: OwnedFd, id: FlowId, side: bool) -> Result<SockId, HostError> {
         use std::os::fd::AsFd as _;
         self.registrar
-            .add(fd.as_fd(), Source::Flow { id, side }, true)
+            .add_stream(fd.as_fd(), Source::Flow { id, side })
             .map_err(|_| HostError::Exhausted)?;
         self.open += 1;
         Ok(SockId(fd.into_raw_fd()))

@@ -35,16 +35,26 @@ impl SockAddr {
                 };
             }
             None => {
-                let scope = if e.addr.is_link_local() { scope } else { 0 };
-                out.v6 = libc::sockaddr_in6 {
-                    sin6_family: libc::AF_INET6 as u16,
-                    sin6_port: e.port.to_be(),
-                    sin6_flowinfo: 0,
-                    sin6_addr: libc::in6_addr { s6_addr: *e.addr.octets() },
-                    sin6_scope_id: scope,
-                };
+                out = Self::mapped(e);
+                if e.addr.is_link_local() {
+                    out.v6.sin6_scope_id = scope;
+                }
             }
         }
+        out
+    }
+
+    /// The form for an IPv6 socket, with IPv4 addresses mapped.
+    #[expect(clippy::cast_possible_truncation, reason = "address families fit 16 bits")]
+    pub(super) fn mapped(e: Endpoint) -> Self {
+        let mut out = Self::empty();
+        out.v6 = libc::sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as u16,
+            sin6_port: e.port.to_be(),
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: *e.addr.octets() },
+            sin6_scope_id: 0,
+        };
         out
     }
 
@@ -53,7 +63,7 @@ impl SockAddr {
         (&raw const *self).cast()
     }
 
-    /// For the kernel to write, at most [`SockAddr::CAPACITY`] bytes.
+    /// For the kernel to write, at most `size_of::<Self>()` bytes.
     pub(super) const fn as_mut_ptr(&mut self) -> *mut libc::sockaddr {
         (&raw mut *self).cast()
     }

@@ -4,7 +4,10 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use super::{Bind, DatagramSockets, FrameOut, HostError, Io, Now, Received, SockId};
+use super::{
+    Bind, DatagramSockets, FrameOut, HostError, Io, ListenerId, Now, Received, SockId,
+    SpliceSockets,
+};
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
 use crate::wire::{Addr, Endpoint, Head, Mac, checksum};
@@ -82,6 +85,8 @@ pub(super) struct Sockets {
     pub(super) incoming: VecDeque<Result<Vec<u8>, HostError>>,
     /// TTLs set, and whether for IPv4.
     pub(super) ttls: Vec<(bool, u8)>,
+    /// Datagrams sent through a listener: from, to.
+    pub(super) answers: Vec<(ListenerId, Endpoint, Endpoint, Vec<u8>)>,
     /// Sockets closed.
     pub(super) closed: Vec<SockId>,
 }
@@ -89,6 +94,13 @@ pub(super) struct Sockets {
 impl Sockets {
     fn open(&self) -> Result<SockId, HostError> {
         self.open_error.map_or(Ok(SOCK), Err)
+    }
+}
+
+impl SpliceSockets for Sockets {
+    fn answer(&mut self, l: ListenerId, from: Endpoint, to: Endpoint, data: &[u8]) -> bool {
+        self.answers.push((l, from, to, data.to_vec()));
+        true
     }
 }
 
@@ -185,7 +197,8 @@ impl Rig {
     }
 }
 
-fn lease() -> Lease {
+/// A guest's network identity.
+pub(super) fn lease() -> Lease {
     Lease {
         v4: true,
         v6: true,

@@ -4,7 +4,7 @@
 //!
 //! Handlers see one flow and an [`Io`], never the flow table, so they cannot alias or free
 //! themselves; they return a [`Verdict`] and the caller settles it. Everything outside is reached
-//! through the ports in this module ([`FrameOut`], [`TcpSockets`], [`DatagramSockets`]),
+//! through the ports in this module ([`FrameOut`], [`TcpSockets`], [`DatagramSockets`], [`SpliceSockets`]),
 //! implemented by `link` and `host` in production and by fakes in tests. Time is passed in as
 //! [`Now`]; nothing here reads a clock.
 #![forbid(unsafe_code)]
@@ -18,16 +18,19 @@
 
 #[cfg(test)]
 mod fake;
+mod idle;
 pub mod ping;
 mod ports;
+pub mod splice;
+pub mod splice_udp;
 pub mod tcp;
 mod time;
 mod translator;
 pub mod udp;
 
 pub use ports::{
-    Bind, Connected, DatagramSockets, FrameOut, HostError, Io, Peeked, Received, Sent, SockId,
-    TcpSockets, TcpView, Verdict,
+    Bind, Connected, DatagramSockets, FrameOut, HostError, Io, ListenerId, Moved, Peeked, PipeId,
+    Received, Sent, SockId, SpliceSockets, TcpSockets, TcpView, Verdict,
 };
 pub use time::{Deadline, Now};
 pub use translator::{Setup, Translator};

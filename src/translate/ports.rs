@@ -69,6 +69,32 @@ pub enum Received {
     Error(HostError),
 }
 
+/// Names a pipe: its reading and its writing end. Only whoever made it knows what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PipeId(pub i32, pub i32);
+
+/// Names a listening socket. Only whoever made it knows what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerId {
+    /// The socket.
+    pub sock: SockId,
+    /// It is an IPv6 socket, whatever it serves.
+    pub v6: bool,
+}
+
+/// Result of moving bytes out of or into a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// This many bytes, at least one.
+    Bytes(usize),
+    /// Would block.
+    Nothing,
+    /// The source has ended.
+    End,
+    /// The connection is broken.
+    Broken,
+}
+
 /// Where a datagram socket is bound before it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bind {
@@ -143,6 +169,47 @@ pub trait DatagramSockets {
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8);
     /// Closes the socket.
     fn close_datagram(&mut self, s: SockId);
+}
+
+/// Sockets and pipes of spliced flows, beside [`TcpSockets`] and [`DatagramSockets`].
+///
+/// Whoever never splices need not implement any of it.
+pub trait SpliceSockets {
+    /// Starts the second connection of flow `id`, from wherever to `to`. Events for it carry the
+    /// id and say `far`; the first one tells whether it succeeded.
+    fn connect_far(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
+        let _ = (id, to);
+        Err(HostError::Exhausted)
+    }
+    /// Takes bytes out of a stream.
+    fn receive(&mut self, s: SockId, buf: &mut [u8]) -> Moved {
+        let _ = (s, buf);
+        Moved::Broken
+    }
+    /// An empty pipe, `None` if there can be none now.
+    fn take_pipe(&mut self) -> Option<PipeId> {
+        None
+    }
+    /// Gives a pipe back; one that is not `empty` is closed [SPLICE-13].
+    fn return_pipe(&mut self, pipe: PipeId, empty: bool) {
+        let _ = (pipe, empty);
+    }
+    /// Moves what the socket has to the pipe; [`Moved::Nothing`] if it has nothing, or if the pipe
+    /// is full.
+    fn fill(&mut self, from: SockId, pipe: PipeId) -> Moved {
+        let _ = (from, pipe);
+        Moved::Broken
+    }
+    /// Moves the `pending` bytes of the pipe to the socket; [`Moved::Nothing`] if it takes none.
+    fn drain(&mut self, pipe: PipeId, to: SockId, pending: usize) -> Moved {
+        let _ = (pipe, to, pending);
+        Moved::Broken
+    }
+    /// Sends one datagram through a listening socket, from one of its addresses; false if lost.
+    fn answer(&mut self, listener: ListenerId, from: Endpoint, to: Endpoint, data: &[u8]) -> bool {
+        let _ = (listener, from, to, data);
+        false
+    }
 }
 
 /// The guest's link, towards the guest.

@@ -15,30 +15,17 @@
 //! conversation [UDP-10]. The deadline follows from the last activity and is not moved per packet;
 //! whoever keeps the timers looks again when an entry comes up early.
 
+pub use super::idle::Timeouts;
 use super::{
     Bind, DatagramSockets, Deadline, FrameOut, HostError, Io, Now, Received, SockId, Verdict,
 };
+
+use super::idle::Idle;
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::wire::{Endpoint, Head, IcmpError, Mac, Path, Unreachable, proto};
 
 /// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
 const MAX_ERRORS: u32 = 8;
-
-/// How long a flow may be idle, milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// A single datagram, or one question and one answer.
-    pub short_ms: u32,
-    /// Traffic both ways, and more than one datagram one way.
-    pub stream_ms: u32,
-}
-
-impl Default for Timeouts {
-    /// As the kernel's connection tracking does (`nf_conntrack_udp_timeout`, `.._stream`).
-    fn default() -> Self {
-        Self { short_ms: 30_000, stream_ms: 120_000 }
-    }
-}
 
 /// A UDP exchange between the guest and a host socket.
 #[derive(Debug)]
@@ -54,13 +41,7 @@ pub struct UdpFlow {
     /// The host socket.
     pub sock: SockId,
 
-    /// Last time a datagram passed, either way.
-    active: Now,
-    timeouts: Timeouts,
-    /// Visits with datagrams of the guest; saturates.
-    from_guest: u8,
-    /// Visits with datagrams of the peer; saturates.
-    from_peer: u8,
+    idle: Idle,
     /// TTL or hop limit last set on the socket.
     ttl: Option<u8>,
     /// The socket may hold more.
@@ -147,7 +128,7 @@ impl UdpFlow {
 
     /// When the flow will have been idle for too long.
     pub fn deadline(&self) -> Deadline {
-        Deadline::after(self.active, self.limit_ms().saturating_add(1))
+        self.idle.deadline()
     }
 
     /// Gives back what the flow holds.
@@ -169,8 +150,7 @@ impl UdpFlow {
             io.drop(DropReason::BadHeader);
             return Verdict::Keep;
         }
-        self.from_guest = self.from_guest.saturating_add(1);
-        self.active = io.now;
+        self.idle.near(io.now);
         if self.ttl != Some(ttl) {
             self.ttl = Some(ttl);
             io.net.set_ttl(self.sock, self.peer.addr.is_v4(), ttl);
@@ -216,7 +196,7 @@ impl UdpFlow {
             }
         }
         if any {
-            self.peer_active(io.now);
+            self.idle.far(io.now);
         }
         Verdict::Keep
     }
@@ -228,7 +208,7 @@ impl UdpFlow {
 
     /// A datagram of the peer that came in at the listener, as for [`UdpFlow::from_peer`].
     pub fn on_listener<O: FrameOut, N>(&mut self, len: usize, io: &mut Io<'_, O, N>) {
-        self.peer_active(io.now);
+        self.idle.far(io.now);
         self.send(len, io);
     }
 
@@ -249,25 +229,10 @@ impl UdpFlow {
             peer,
             local,
             sock: SockId(-1),
-            active: now,
-            timeouts,
-            from_guest: 0,
-            from_peer: 0,
+            idle: Idle::new(timeouts, now),
             ttl: None,
             more: false,
         }
-    }
-
-    fn peer_active(&mut self, now: Now) {
-        self.from_peer = self.from_peer.saturating_add(1);
-        self.active = now;
-    }
-
-    /// The idle limit that applies [UDP-10].
-    fn limit_ms(&self) -> u64 {
-        let both = self.from_guest > 0 && self.from_peer > 0;
-        let stream = both && (self.from_guest > 1 || self.from_peer > 1);
-        u64::from(if stream { self.timeouts.stream_ms } else { self.timeouts.short_ms })
     }
 
     /// Sends what is in the link's payload room to the guest.

@@ -1,4 +1,4 @@
-//! ICMP errors about a UDP datagram of the guest (RFC 792; RFC 4443, 3.1).
+//! ICMP errors about a UDP datagram or a SYN of the guest (RFC 792; RFC 4443, 3.1).
 //!
 //! The guest's stack finds the socket through the quoted headers, and tells it at once. Only the
 //! headers are quoted: the payload is long gone when the host learns of the error. Lengths in the
@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::checksum::Checksum;
-use super::{ETH_LEN, Endpoint, Head, Path, proto};
+use super::{ETH_LEN, Endpoint, Head, Path, Seq, TcpFlags, TcpHead, proto};
 
 /// What could not be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub enum Unreachable {
     Host,
 }
 
-/// Ethernet, IPv6, ICMPv6 header, quoted IPv6 and UDP header: the longest such frame.
-const CAPACITY: usize = ETH_LEN + 40 + 8 + 40 + 8;
+/// Ethernet, IPv6, ICMPv6 header, quoted IPv6 and TCP header: the longest such frame.
+const CAPACITY: usize = ETH_LEN + 40 + 8 + 40 + 20;
 
 /// A complete frame to the guest, checksums and all.
 #[derive(Clone, Debug)]
@@ -34,34 +34,36 @@ impl IcmpError {
     ///
     /// `None` if the addresses are of different families.
     pub fn udp(path: &Path, what: Unreachable) -> Option<Self> {
-        let v4 = path.dst.addr.is_v4();
-        let (kind, code, protocol) = match (v4, what) {
+        let mut original = Quoted::new(&Head::udp(&back(path), 0)?)?;
+        if path.dst.addr.is_v4() {
+            // IPv4 can do without a checksum.
+            original.put_checksum(0)?;
+        }
+        Self::about(path, &original, what)
+    }
+
+    /// Likewise about the guest's SYN with sequence number `seq`.
+    pub fn syn(path: &Path, seq: Seq, what: Unreachable) -> Option<Self> {
+        let flags = TcpFlags::SYN;
+        let tcp = TcpHead { seq, ack: Seq(0), flags, window: 0, options: &[], mss: 0 };
+        Self::about(path, &Quoted::new(&Head::tcp(&back(path), &tcp, 0)?)?, what)
+    }
+
+    fn about(path: &Path, original: &Quoted, what: Unreachable) -> Option<Self> {
+        let (kind, code, protocol) = match (path.dst.addr.is_v4(), what) {
             (true, Unreachable::Port) => (3, 3, proto::ICMP),
             (true, Unreachable::Host) => (3, 1, proto::ICMP),
             (false, Unreachable::Port) => (1, 4, proto::ICMPV6),
             (false, Unreachable::Host) => (1, 0, proto::ICMPV6),
         };
-        let original = Head::udp(&Path { src: path.dst, dst: path.src, ..*path }, 0)?;
-        let quoted = original.frame().get(ETH_LEN..)?;
-        let (quoted, udp_checksum) = quoted.split_last_chunk::<2>()?;
-
+        let quoted = original.bytes();
+        let length = quoted.len().checked_add(8)?;
         let mut icmp = Checksum::new();
-        let length = quoted.len().checked_add(2 + 8)?;
         if let (IpAddr::V6(src), IpAddr::V6(dst)) = (path.src.addr.to_ip(), path.dst.addr.to_ip()) {
             icmp = Checksum::pseudo_v6(src, dst, protocol, u32::try_from(length).ok()?);
         }
-        // A template holds the pseudo-header's sum. IPv4 can do without a checksum.
-        let udp_checksum = if v4 {
-            [0, 0]
-        } else {
-            let mut udp = Checksum::new();
-            udp.add(quoted.last_chunk::<6>()?);
-            udp.add(udp_checksum);
-            udp.finish_udp().to_be_bytes()
-        };
         icmp.add(&[kind, code, 0, 0, 0, 0, 0, 0]);
         icmp.add(quoted);
-        icmp.add(&udp_checksum);
         let [c0, c1] = icmp.finish().to_be_bytes();
 
         let head =
@@ -70,7 +72,6 @@ impl IcmpError {
         error.put(head.frame())?;
         error.put(&[kind, code, c0, c1, 0, 0, 0, 0])?;
         error.put(quoted)?;
-        error.put(&udp_checksum)?;
         Some(error)
     }
 
@@ -85,6 +86,43 @@ impl IcmpError {
         self.len = end;
         Some(())
     }
+}
+
+/// The headers of what the guest sent, as it sent them.
+struct Quoted {
+    buf: [u8; 40 + 20],
+    len: usize,
+    checksum: usize,
+}
+
+impl Quoted {
+    /// From headers of ours: their partial checksum is completed, as nothing follows them.
+    fn new(head: &Head) -> Option<Self> {
+        let bytes = head.frame().get(ETH_LEN..)?;
+        let transport = usize::from(head.vnet().csum_start).checked_sub(ETH_LEN)?;
+        let checksum = transport.checked_add(usize::from(head.vnet().csum_offset))?;
+        let mut quoted = Self { buf: [0; 60], len: bytes.len(), checksum };
+        quoted.buf.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        let mut sum = Checksum::new();
+        sum.add(bytes.get(transport..)?);
+        quoted.put_checksum(sum.finish_udp())?;
+        Some(quoted)
+    }
+
+    fn put_checksum(&mut self, sum: u16) -> Option<()> {
+        let field = self.buf.get_mut(self.checksum..)?.first_chunk_mut::<2>()?;
+        *field = sum.to_be_bytes();
+        Some(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.buf.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// The way of the guest's packets.
+fn back(path: &Path) -> Path {
+    Path { src: path.dst, dst: path.src, ..*path }
 }
 
 #[cfg(test)]
@@ -163,5 +201,24 @@ mod tests {
     #[test]
     fn mixed_families_are_refused() {
         assert!(IcmpError::udp(&path("2001:db8::77", "192.0.2.10"), Unreachable::Port).is_none());
+    }
+
+    // [W-10] The SYN is found by its ports and sequence number; its checksum is the guest's.
+    #[test]
+    fn about_a_syn() {
+        for (ours, guest, at) in
+            [("192.0.2.77", "192.0.2.10", 20), ("2001:db8::77", "2001:db8::10", 40)]
+        {
+            let p = path(ours, guest);
+            let error = IcmpError::syn(&p, Seq(0x0102_0304), Unreachable::Host).unwrap();
+            let quoted = &error.frame()[ETH_LEN + at + 8..];
+            let tcp = smol::TcpPacket::new_checked(&quoted[at..]).unwrap();
+            assert_eq!((tcp.src_port(), tcp.dst_port()), (2004, 7777));
+            assert_eq!(tcp.seq_number().0, 0x0102_0304);
+            assert!(tcp.syn() && !tcp.ack());
+            let (s, d) = (p.dst.addr.to_ip(), p.src.addr.to_ip());
+            assert!(tcp.verify_checksum(&s.into(), &d.into()));
+            assert_eq!(quoted.len(), at + 20);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
+//! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
@@ -23,6 +24,7 @@ mod offload;
 mod pasta;
 mod refuse;
 mod rootless;
+mod splice;
 mod status;
 mod tcp;
 mod udp;

@@ -192,7 +192,9 @@ fn unreachable_destinations_fail_at_once() {
         for nowhere in ["203.0.113.1:80", "[2001:db8:dead::1]:80"] {
             let (error, took) =
                 timed(|| try_connect(&guest.ns, nowhere.parse().unwrap()).unwrap_err());
-            assert_ne!(error.kind(), ErrorKind::TimedOut, "{nowhere}");
+            // The guest is told what happened, not that somebody refused [W-10].
+            let told = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
+            assert!(told.contains(&error.kind()), "{nowhere}: {error}");
             assert!(took < Duration::from_secs(3), "{nowhere}: {error}, {took:?}");
         }
     });

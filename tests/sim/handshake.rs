@@ -38,17 +38,38 @@ fn no_window_scale_unless_offered() {
 // [TCP-14] Refused at once or later: RST,ACK that a guest in SYN-SENT believes.
 #[test]
 fn refused() {
-    for outcome in [
-        Outcome::Error(HostError::Refused),
-        Outcome::Error(HostError::Unreachable),
-        Outcome::LaterError(5000, HostError::Refused),
-        Outcome::LaterError(5000, HostError::TimedOut),
-    ] {
+    for outcome in
+        [Outcome::Error(HostError::Refused), Outcome::LaterError(5000, HostError::Refused)]
+    {
         let mut w = World::new();
         w.net.next = Behaviour { outcome, ..Behaviour::default() };
         let mut got = w.guest_sends(&[seg(SYN, G, 0).opts(&OPTIONS)]);
         got.extend(w.wait(10_000));
         assert_eq!(brief(&got), [(RST | ACK, 0, 1, 0)], "{outcome:?}");
+        w.assert_clean();
+    }
+}
+
+// [W-10] Unreachable, at once or later: an ICMP error about the SYN, which the guest's stack hands
+// to its caller. No answer from the peer: none from us either, the guest's own timer is running.
+#[test]
+fn unreachable_is_not_refused() {
+    for (outcome, told) in [
+        (Outcome::Error(HostError::Unreachable), true),
+        (Outcome::LaterError(5000, HostError::Unreachable), true),
+        (Outcome::LaterError(5000, HostError::TimedOut), false),
+    ] {
+        let mut w = World::new();
+        w.net.next = Behaviour { outcome, ..Behaviour::default() };
+        let syn = seg(SYN, G, 0).opts(&OPTIONS).frame(&w);
+        w.from_guest(&[syn]);
+        w.run(10_000);
+        let got = w.take_frames();
+        assert_eq!(got.len(), usize::from(told), "{outcome:?}");
+        if let Some(frame) = got.first() {
+            // IPv4, ICMP, destination unreachable, host unreachable.
+            assert_eq!((frame[14] >> 4, frame[23], frame[34], frame[35]), (4, 1, 3, 1));
+        }
         w.assert_clean();
     }
 }

@@ -51,6 +51,9 @@ pub struct Behaviour {
     pub rate: u64,
     /// Peek offsets are kept by the kernel; otherwise the end is seen only at offset 0.
     pub peek_off: bool,
+    /// Segments in the receive queue are merged into one, and what is removed from it counts
+    /// until it is empty.
+    pub merge: bool,
 }
 
 impl Default for Behaviour {
@@ -69,6 +72,7 @@ impl Default for Behaviour {
             info: true,
             rate: 0,
             peek_off: true,
+            merge: true,
         }
     }
 }
@@ -107,6 +111,8 @@ pub struct Sock {
     pub peer_fin: bool,
     fin_received: bool,
     queue: VecDeque<u8>,
+    /// Bytes removed from the queue whose memory is not free yet.
+    held: usize,
     peek_at: u32,
     peeked: u32,
     events: Vec<SocketReady>,
@@ -153,6 +159,7 @@ impl Sock {
             peer_fin: false,
             fin_received: false,
             queue: VecDeque::new(),
+            held: 0,
             peek_at: 0,
             peeked: 0,
             events: Vec::new(),
@@ -244,7 +251,7 @@ impl Sock {
         if self.fin_received || self.peer_write_next > now || self.closed {
             return;
         }
-        let room = self.how.rcvbuf.saturating_sub(self.queue.len());
+        let room = self.how.rcvbuf.saturating_sub(self.queue.len() + self.held);
         let n = room.min(self.peer_out.len()).min(self.how.peer_write);
         let mut ready = SocketReady::default();
         if n > 0 {
@@ -278,7 +285,7 @@ impl Sock {
             if reads && !self.peer_buffer.is_empty() {
                 at.push(self.peer_read_next.max(now + 1));
             }
-            let room = self.how.rcvbuf > self.queue.len();
+            let room = self.how.rcvbuf > self.queue.len() + self.held;
             let more = !self.peer_out.is_empty() && room && self.how.peer_write != 0;
             let more = more || (self.peer_out.is_empty() && self.peer_fin);
             if !self.closed && !self.fin_received && more {
@@ -449,6 +456,10 @@ impl TcpSockets for FakeNet {
         assert!(n > 0, "empty discard");
         assert!(n <= sock.peeked, "discarded {n} bytes, {} were seen", sock.peeked);
         sock.queue.drain(..n as usize);
+        sock.held += n as usize;
+        if sock.queue.is_empty() || !sock.how.merge {
+            sock.held = 0;
+        }
         sock.peeked -= n;
         sock.peek_at = sock.peek_at.saturating_sub(n);
         true

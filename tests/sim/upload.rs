@@ -498,3 +498,47 @@ fn system_calls_per_request() {
     assert_eq!((calls.send, calls.peek, calls.seek), (1000, 1000, 0));
     assert!(calls.discard <= 100 && calls.view <= 5, "{calls:?}");
 }
+
+// [TCP-39] What waits in the backlog is acknowledged before the guest's stack repeats it (its tail
+// loss probe comes after some 8 ms), and long before it gives up on a peer that is only paused.
+// What is left is a closed window, which a guest probes for ever.
+#[test]
+fn backlog_is_acknowledged_in_time() {
+    for (rtt_us, rate) in [(0, 0), (100 * MS, 100_000_000)] {
+        let mut w = World::new();
+        let how =
+            Behaviour { sndbuf: 20_000, peer_rcvbuf: 1000, peer_read: 0, rate, ..remote(rtt_us) };
+        let s = w.connected(how);
+        // The kind of the transfer is known after the first bytes.
+        w.guest_sends(&[seg(ACK, G + 1, US + 1).data(&payload(16_500))]);
+        w.wait(5 * MS);
+        let data = payload(30_000);
+        w.guest_sends(&[seg(ACK, G + 16_501, US + 1).data(&data)]);
+        let got = w.wait(8 * MS);
+        assert_eq!(got.last().map(|s| s.ack), Some(G + 46_501), "rtt {rtt_us}");
+        w.wait(2 * S);
+        assert!(w.net.socks[s].peer_got.is_empty());
+        w.net.socks[s].how.peer_read = usize::MAX;
+        w.socket_events();
+        w.wait(S);
+        assert_eq!(w.net.socks[s].peer_got.len(), 46_500);
+        w.wait(S);
+        assert!(!w.deadline_armed());
+    }
+}
+
+// [TCP-42] Where the peer's acknowledgements are passed on, the guest knows how long they take.
+#[test]
+fn backlog_of_interactive_flow_waits_longer() {
+    let mut w = World::new();
+    let how = Behaviour { sndbuf: 20_000, peer_rcvbuf: 1000, peer_read: 0, ..remote(20 * MS) };
+    w.connected(how);
+    w.guest_sends(&[seg(ACK, G + 1, US + 1).data(&payload(46_500))]);
+    let got = w.wait(100 * MS);
+    assert!(got.iter().all(|s| s.ack <= G + 1001), "{got:?}");
+    let got = w.wait(2 * S);
+    assert_eq!(got.last().map(|s| s.ack), Some(G + 46_501));
+    let calls = w.timer_calls;
+    w.wait(60 * S);
+    assert_eq!(w.timer_calls, calls, "all is acknowledged, the socket will tell when it drains");
+}

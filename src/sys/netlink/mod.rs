@@ -4,11 +4,11 @@
 //!
 //! Three steps, all of them before the process is sandboxed, all of them blocking:
 //!
-//! 1. [`discover`] reads the host's links, addresses and routes and picks, per address family, a
+//! 1. [`discover()`] reads the host's links, addresses and routes and picks, per address family, a
 //!    *template* interface. The result is a [`HostView`](crate::config::HostView), a plain value.
-//! 2. [`snapshot`] reads the template's addresses and routes as raw messages.
-//! 3. [`configure`], on a [`Socket`] opened inside the target namespace, brings up loopback and, if
-//!    asked to, gives the tap device its MTU, addresses and routes.
+//! 2. [`snapshot()`] reads the template's addresses and routes as raw messages.
+//! 3. [`configure()`], on a [`Socket`] opened inside the target namespace, brings up loopback and,
+//!    if asked to, gives the tap device its MTU, addresses and routes.
 //!
 //! # Robustness
 //!

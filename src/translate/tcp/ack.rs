@@ -9,6 +9,11 @@
 //! when either side has sent FIN, and when the path holds more than a small part of the send
 //! buffer [TCP-42].
 //!
+//! Data in the backlog is not acknowledged while the socket makes progress. If it stops, because
+//! the peer is paused or far away behind a slow line, the guest would repeat what we have, and in
+//! the end give the connection up; so after a while the backlog is acknowledged as well. What is
+//! left then is a closed window, which is the proper sign of a peer that does not read.
+//!
 //! # Window
 //!
 //! The right edge is what the socket has taken plus a promise on the backlog pool. The promise
@@ -45,6 +50,15 @@ const INTERACTIVE_FACTOR: u64 = 20;
 /// Looks at the socket in vain before they are made less often.
 const PATIENCE: u8 = 4;
 
+/// How long data may wait in the backlog before it is acknowledged, milliseconds, where the
+/// guest is used to immediate answers: its stack repeats what is not acknowledged after some
+/// 8 ms (RFC 8985, 7.2).
+const PARK_MS: u64 = 5;
+
+/// Looks in vain before data in the backlog is acknowledged, where the guest is used to the
+/// round-trip time of the peer.
+const PARK_TRIES: u8 = 11;
+
 /// Longest time between two looks, milliseconds, unless half a round trip is longer.
 const MAX_LOOK_MS: u64 = 100;
 
@@ -54,7 +68,7 @@ const LOCAL_RTT_US: u32 = 10;
 impl Tcp {
     /// Acknowledges after a batch of the guest's segments, if there is reason to.
     pub(super) fn acknowledge_batch<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
-        let owed = self.rx_taken().since(self.rx_acked);
+        let owed = if self.owes() { self.rx_ackable().since(self.rx_acked) } else { 0 };
         if self.events.any(Events::FORCE_ACK.or(Events::LOCAL)) || self.is_closing() {
             if owed != 0 || self.events.has(Events::FORCE_ACK) {
                 self.acknowledge(io);
@@ -93,7 +107,7 @@ impl Tcp {
 
     /// Numbers for a segment that leaves anyway [TCP-48].
     pub(super) fn piggyback<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
-        if self.rx_taken() == self.rx_acked && !self.events.has(Events::FORCE_ACK) {
+        if !self.owes() && !self.events.has(Events::FORCE_ACK) {
             return (self.rx_acked, self.window_field());
         }
         self.events.clear(Events::FORCE_ACK);
@@ -109,7 +123,7 @@ impl Tcp {
 
     /// Decides acknowledgement number and window, and arms or stops the timer that looks again.
     fn evaluate<O, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> (Seq, u16) {
-        let taken = self.rx_taken();
+        let taken = self.rx_ackable();
         let acked = self.rx_acked;
         let ack = self.delivered(taken, io).max(acked);
         self.rx_acked = ack;
@@ -125,8 +139,15 @@ impl Tcp {
             && !self.events.has(Events::GUEST_FIN)
             && self.rx_edge.since(self.rx_next) < u32::from(self.gmss);
         self.ack_at = Deadline::NEVER;
-        if ack != taken || starved {
+        if ack.before(taken) || starved {
             self.arm_ack(io);
+        }
+        if !self.backlog.is_empty() && !self.events.has(Events::PARKED) {
+            if self.follows_socket() {
+                self.ack_at = self.ack_at.min(Deadline::after(io.now, PARK_MS));
+            } else if !self.ack_at.is_armed() {
+                self.arm_ack(io);
+            }
         }
         if self.events.has(Events::LINK_FULL) {
             self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
@@ -136,7 +157,8 @@ impl Tcp {
 
     /// How far the guest's data counts as delivered.
     fn delivered<O, N: TcpSockets>(&mut self, taken: Seq, io: &mut Io<'_, O, N>) -> Seq {
-        if self.events.has(Events::LOCAL) || self.is_closing() || taken == self.rx_acked {
+        let parked = self.events.has(Events::PARKED);
+        if self.events.has(Events::LOCAL) || parked || self.is_closing() || !self.owes() {
             return taken;
         }
         let Some(view) = io.net.view(self.sock) else { return taken };
@@ -214,6 +236,16 @@ impl Tcp {
         u16::try_from(bytes >> self.ows).unwrap_or(u16::MAX)
     }
 
+    /// True if something could be acknowledged that was not.
+    fn owes(&self) -> bool {
+        self.rx_acked.before(self.rx_ackable())
+    }
+
+    /// True if what the socket takes is acknowledged at once.
+    fn follows_socket(&self) -> bool {
+        self.events.any(Events::LOCAL.or(Events::BULK)) || self.is_closing()
+    }
+
     fn is_closing(&self) -> bool {
         self.events.any(Events::GUEST_FIN.or(Events::FIN_SENT))
     }
@@ -231,6 +263,9 @@ impl Tcp {
     pub(super) fn on_ack_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         self.ack_at = Deadline::NEVER;
         self.ack_tries = self.ack_tries.saturating_add(1);
+        if !self.backlog.is_empty() && (self.follows_socket() || self.ack_tries >= PARK_TRIES) {
+            self.events.set(Events::PARKED);
+        }
         self.acknowledge(io);
     }
 }

@@ -46,6 +46,10 @@ impl Events {
     pub const ACTIVE: Self = Self(1 << 18);
     /// The link could not take what there is for the guest; the timer tries again.
     pub const LINK_FULL: Self = Self(1 << 19);
+    /// The socket's receive queue was empty when acknowledged bytes were last removed from it.
+    pub const DRAINED: Self = Self(1 << 20);
+    /// The backlog has waited so long that it is acknowledged.
+    pub const PARKED: Self = Self(1 << 21);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -76,7 +80,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 20] = [
+        const NAMES: [&str; 22] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -97,6 +101,8 @@ impl std::fmt::Debug for Events {
             "guest-heard",
             "active",
             "link-full",
+            "drained",
+            "parked",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

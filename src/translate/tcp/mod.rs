@@ -12,8 +12,8 @@
 //! right edge stays where it is: the kernel sees a full socket and grows its buffer, and once it
 //! has drained, most data passes without the detour.
 //!
-//! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken; we never
-//! acknowledge more.
+//! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken. We do not
+//! acknowledge more, except when the backlog has to wait so long that the guest would repeat it.
 //!
 //! **Acknowledging.** For a remote peer an acknowledgement means that the *peer* has the data;
 //! for local peers, and for bulk transfers, that the socket has it (`ack.rs`).
@@ -150,10 +150,20 @@ impl Tcp {
         self.promised = 0;
     }
 
+    /// All the guest's data, as a sequence number, and its FIN if that was passed on.
+    fn rx_end(&self) -> Seq {
+        let fin = self.events.has(Events::GUEST_FIN) && !self.events.has(Events::PEER_SHUT);
+        self.rx_next.sub(u32::from(fin))
+    }
+
     /// What the socket has taken, as a guest sequence number.
     fn rx_taken(&self) -> Seq {
-        let fin = self.events.has(Events::GUEST_FIN) && !self.events.has(Events::PEER_SHUT);
-        self.rx_next.sub(self.backlog.len()).sub(u32::from(fin))
+        self.rx_end().sub(self.backlog.len())
+    }
+
+    /// What may be acknowledged at most.
+    fn rx_ackable(&self) -> Seq {
+        if self.events.has(Events::PARKED) { self.rx_end() } else { self.rx_taken() }
     }
 
     /// Bytes (and FIN) the guest has not acknowledged.
@@ -169,10 +179,20 @@ impl Tcp {
             return true;
         }
         self.undiscarded = self.undiscarded.saturating_add(1);
-        if !all && n < LAZY_BYTES && self.undiscarded < LAZY_BATCHES {
+        let idle = self.in_flight() == 0;
+        // With nothing in flight no acknowledgement will come to remove the rest later, and the
+        // rest of a large transfer pins all of the buffer its last byte is in, which can close
+        // the window for good. A few small messages after everything was removed may stay.
+        let few = self.events.has(Events::DRAINED) && self.undiscarded < LAZY_BATCHES;
+        if !all && n < LAZY_BYTES && (!idle || few) {
             return true;
         }
         self.undiscarded = 0;
+        if idle && !self.events.has(Events::READABLE) {
+            self.events.set(Events::DRAINED);
+        } else {
+            self.events.clear(Events::DRAINED);
+        }
         self.tx_base = self.tx_base.add(n);
         io.net.discard(self.sock, n)
     }

@@ -4,7 +4,7 @@ use super::{DEFAULT_MSS, Events, MIN_MSS, OUR_SCALE, Tcp};
 use crate::config::Lease;
 use crate::flow::{Backlog, DropReason, FlowId};
 use crate::translate::{Connected, Deadline, FrameOut, HostError, Io, SockId, TcpSockets, Verdict};
-use crate::wire::{Endpoint, Segment, Seq, SynOptions, TcpFlags};
+use crate::wire::{Endpoint, IcmpError, Segment, Seq, SynOptions, TcpFlags, Unreachable};
 
 /// Largest payload of an IPv4 or IPv6 packet with plain TCP headers, in multiples of four.
 const MAX_MSS: [u16; 2] = [65492, 65472];
@@ -76,10 +76,29 @@ impl Tcp {
                 io.drop(DropReason::NoSocket);
                 Opened::Refused
             }
-            Err(_) => {
-                flow.emit_reset(io);
+            Err(e) => {
+                flow.tell_failure(e, io);
                 Opened::Refused
             }
+        }
+    }
+
+    /// The host could not connect: tells the guest what happened, as far as the network would.
+    ///
+    /// A refusal is a RST, whose ACK flag a guest in SYN-SENT needs to believe it [TCP-14]; an
+    /// unreachable host is an ICMP error, which the guest's stack hands to its caller; a peer that
+    /// does not answer is silence: the guest's own timer is running [W-10].
+    pub(super) fn tell_failure<O: FrameOut, N>(&mut self, e: HostError, io: &mut Io<'_, O, N>) {
+        match e {
+            HostError::Unreachable => {
+                let path = self.path(io.lease.our_mac, io.guest_mac);
+                let syn = self.rx_next.sub(1);
+                if let Some(error) = IcmpError::syn(&path, syn, Unreachable::Host) {
+                    io.out.control(error.frame());
+                }
+            }
+            HostError::TimedOut => {}
+            HostError::Refused | HostError::Exhausted | HostError::Other => self.emit_reset(io),
         }
     }
 

@@ -65,6 +65,7 @@ impl Tcp {
                 Sent::Broken => return self.reset(io),
             }
         }
+        self.events.clear(Events::PARKED);
         self.pass_fin_on(io)
     }
 

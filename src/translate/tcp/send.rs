@@ -9,7 +9,7 @@ use crate::wire::{Segment, TcpFlags};
 const MAX_PAYLOAD: u32 = 65_475;
 
 /// Bytes moved to the guest per visit, so that one flow cannot starve the others.
-const BUDGET: u32 = 1 << 20;
+const BUDGET: u32 = 128 * 1024;
 
 /// Time for a full link to make room, milliseconds.
 pub(super) const LINK_RETRY_MS: u64 = 5;

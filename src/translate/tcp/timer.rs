@@ -1,7 +1,7 @@
 //! Deadlines, and events of the host socket.
 
 use super::{Events, Tcp};
-use crate::translate::{Deadline, FrameOut, Io, TcpSockets, Verdict};
+use crate::translate::{Deadline, FrameOut, HostError, Io, TcpSockets, Verdict};
 use crate::wire::TcpFlags;
 
 /// First retransmission timeout, milliseconds; after a repeated SYN (RFC 6298, 2.1 and 5.7).
@@ -124,9 +124,9 @@ impl Tcp {
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
         if ready.error {
-            // A guest in SYN-SENT needs the ACK flag to believe the reset [TCP-14].
-            io.net.connect_error(self.sock);
-            return self.reset(io);
+            let why = io.net.connect_error(self.sock).unwrap_or(HostError::Other);
+            self.tell_failure(why, io);
+            return Verdict::Abort;
         }
         if ready.read || ready.read_closed {
             self.events.set(Events::READABLE);

@@ -7,13 +7,19 @@ use crate::services::{Outcome, arp, ndp};
 use crate::translate::ping::{self, Ping};
 use crate::translate::tcp::{self, Opened, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
-use crate::translate::{DatagramSockets, FrameOut, TcpSockets, Verdict};
+use crate::translate::{DatagramSockets, FrameOut, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{
     Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
     proto,
 };
 
-impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+/// Server port of DHCP (RFC 2131).
+const DHCP: u16 = 67;
+
+/// Server port of DHCPv6 (RFC 8415).
+const DHCPV6: u16 = 547;
+
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// A frame of the guest. After the last one of a batch, call [`Translator::end_batch`].
     pub fn on_frame(&mut self, vnet: &Vnet, data: &[u8]) {
         let frame = match Frame::parse(data) {
@@ -98,6 +104,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
         let Some(datagram) = Datagram::parse(packet.transport, segment != 0) else {
             return self.drops.count(DropReason::BadTransport);
         };
+        // Requests to a DHCP server are for us, whatever their address: they must not reach the
+        // network of the host [L2-9].
+        if datagram.dst_port == if packet.dst.is_v4() { DHCP } else { DHCPV6 } {
+            return self.drops.count(DropReason::NoService);
+        }
         let ours = Endpoint::new(packet.dst, datagram.dst_port);
         let guest = Endpoint::new(packet.src, datagram.src_port);
         let (hash, known) = self.lookup(&Tuple { protocol: proto::UDP, ours, guest });

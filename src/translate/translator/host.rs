@@ -3,9 +3,9 @@
 use super::Translator;
 use super::settle::Flow;
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::translate::tcp::{SocketReady, Tcp};
+use crate::translate::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
-use crate::translate::{DatagramSockets, FrameOut, SockId, TcpSockets, Verdict};
+use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{Endpoint, proto};
 
 /// Datagrams received per visit.
@@ -17,10 +17,10 @@ const FIRST_SUBSTITUTE: u16 = 1024;
 /// Source ports tried for a peer that looks to the guest like another one.
 const SUBSTITUTES: u16 = 64;
 
-impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// A flow's socket is ready.
-    pub fn on_socket(&mut self, id: FlowId, _side: bool, ready: SocketReady) {
-        let (flows, mut io) = self.split();
+    pub fn on_socket(&mut self, id: FlowId, side: bool, ready: SocketReady) {
+        let (flows, buf, mut io) = self.split_all();
         let (verdict, more) = match flows.get_mut(id) {
             Some(Flow::Tcp(flow)) => {
                 let verdict = flow.on_socket(ready, &mut io);
@@ -32,6 +32,14 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             }
             Some(Flow::Ping(flow)) => {
                 let verdict = flow.on_socket(DATAGRAMS, &mut io);
+                (verdict, flow.wants_more())
+            }
+            Some(Flow::Splice(flow)) => {
+                let verdict = flow.on_socket(side, ready, buf, &mut io);
+                (verdict, flow.wants_more())
+            }
+            Some(Flow::SpliceUdp(flow)) => {
+                let verdict = flow.on_socket(DATAGRAMS, buf, &mut io);
                 (verdict, flow.wants_more())
             }
             None => return,
@@ -49,9 +57,33 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             Some(Flow::Tcp(flow)) => flow.on_timer(&mut io),
             Some(Flow::Udp(flow)) => flow.on_timer(io.now),
             Some(Flow::Ping(flow)) => flow.on_timer(io.now),
-            None => return,
+            Some(Flow::SpliceUdp(flow)) => flow.on_timer(io.now),
+            Some(Flow::Splice(_)) | None => return,
         };
         self.settle(id, verdict);
+    }
+
+    /// Looks over all TCP flows, when it is time: asks silent guests whether they are still there
+    /// [TCP-91], and ends flows on which nothing happens [TCP-92].
+    pub(super) fn scan(&mut self) {
+        let now = self.now.ms();
+        if now < self.keepalive_at {
+            return;
+        }
+        // An idle process sleeps past the time; what was missed then is not made up for.
+        self.keepalive_at = now.saturating_add(KEEPALIVE_SCAN_MS);
+        let inactive = now >= self.inactivity_at;
+        if inactive {
+            self.inactivity_at = now.saturating_add(INACTIVITY_SCAN_MS);
+        }
+        for index in (0u32..).take(self.flows.slots()) {
+            let Some(id) = self.flows.id_at(index) else { continue };
+            let (flows, mut io) = self.split();
+            let Some(Flow::Tcp(flow)) = flows.get_mut(id) else { continue };
+            flow.on_keepalive_scan(&mut io);
+            let verdict = if inactive { flow.on_inactivity_scan(&mut io) } else { Verdict::Keep };
+            self.settle(id, verdict);
+        }
     }
 
     /// The id a new flow will get; `None` when the table is full, and

@@ -16,8 +16,10 @@ mod again;
 mod guest;
 mod host;
 mod settle;
+mod spliced;
 
-use super::{DatagramSockets, FrameOut, Io, Now, TcpSockets};
+use super::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS};
+use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
 use crate::config::Lease;
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
 use crate::forward::GuestAddrs;
@@ -28,6 +30,9 @@ use settle::Flow;
 
 /// Flows of one batch of frames; a batch that touches more is ended early.
 const BATCH: usize = 64;
+
+/// Bytes that spliced flows copy at a time; at least the longest datagram.
+const BUFFER: usize = 64 << 10;
 
 /// Sizes and secrets a [`Translator`] is made with.
 #[derive(Clone, Debug)]
@@ -67,16 +72,21 @@ pub struct Translator<O, N> {
     pool: Pool,
     drops: Drops,
     reply: Reply,
+    /// What spliced flows copy through; see [`Translator::buffer`].
+    buf: Box<[u8]>,
     /// Flows that got segments in the present batch of frames.
     touched: Vec<FlowId>,
     /// Flows with work left over.
     again: Again,
+    /// When all TCP flows are looked over next, milliseconds of the clock.
+    keepalive_at: u64,
+    inactivity_at: u64,
     /// Connections may be waiting that were not accepted for want of a slot or descriptor.
     starved: bool,
     now: Now,
 }
 
-impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// No flows yet. All memory that traffic needs is reserved here.
     pub fn new(setup: Setup, out: O, net: N) -> Self {
         Self {
@@ -92,8 +102,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             pool: Pool::new(setup.pool),
             drops: Drops::default(),
             reply: Reply::default(),
+            buf: vec![0; BUFFER].into_boxed_slice(),
             touched: Vec::with_capacity(BATCH),
             again: Again::new(setup.flows),
+            keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
+            inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
             starved: false,
             now: setup.now,
         }
@@ -106,7 +119,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
 
     /// When the first deadline may be due, milliseconds of the clock.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.wheel.next()
+        let scan = (!self.flows.is_empty()).then_some(self.keepalive_at);
+        self.wheel.next().into_iter().chain(scan).min()
     }
 
     /// Serves every deadline that has passed.
@@ -116,6 +130,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
                 self.on_timer(id);
             }
         }
+        self.scan();
     }
 
     /// A flow that wants another visit; each comes up once.
@@ -145,6 +160,12 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
 
     /// The table, and what handlers of its flows may touch.
     fn split(&mut self) -> (&mut Table<Flow>, Io<'_, O, N>) {
+        let (flows, _, io) = self.split_all();
+        (flows, io)
+    }
+
+    /// As [`Translator::split`], with the buffer of spliced flows.
+    fn split_all(&mut self) -> (&mut Table<Flow>, &mut [u8], Io<'_, O, N>) {
         let io = Io {
             out: &mut self.out,
             net: &mut self.net,
@@ -154,6 +175,6 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
             guest_mac: self.guest_mac,
             now: self.now,
         };
-        (&mut self.flows, io)
+        (&mut self.flows, &mut self.buf, io)
     }
 }

@@ -3,9 +3,11 @@
 use super::Translator;
 use crate::flow::{FlowId, Tuple};
 use crate::translate::ping::Ping;
+use crate::translate::splice::Splice;
+use crate::translate::splice_udp::SpliceUdp;
 use crate::translate::tcp::Tcp;
 use crate::translate::udp::UdpFlow;
-use crate::translate::{DatagramSockets, Deadline, FrameOut, TcpSockets, Verdict};
+use crate::translate::{DatagramSockets, Deadline, FrameOut, SpliceSockets, TcpSockets, Verdict};
 
 /// An entry of the flow table.
 #[derive(Debug)]
@@ -16,17 +18,23 @@ pub(super) enum Flow {
     Udp(UdpFlow),
     /// A sequence of pings.
     Ping(Ping),
+    /// A TCP connection between two loopbacks.
+    Splice(Splice),
+    /// UDP between two loopbacks.
+    SpliceUdp(SpliceUdp),
 }
 
 const _: () = assert!(size_of::<Option<Flow>>() <= 192);
 
 impl Flow {
-    /// The flow's key in the index.
-    pub(super) fn tuple(&self) -> Tuple {
+    /// The flow's key in the index; `None` for one that only events of its sockets concern.
+    pub(super) fn tuple(&self) -> Option<Tuple> {
         match self {
-            Self::Tcp(t) => t.tuple(),
-            Self::Udp(u) => u.tuple(),
-            Self::Ping(p) => p.tuple(),
+            Self::Tcp(t) => Some(t.tuple()),
+            Self::Udp(u) => Some(u.tuple()),
+            Self::Ping(p) => Some(p.tuple()),
+            Self::Splice(_) => None,
+            Self::SpliceUdp(u) => Some(u.tuple()),
         }
     }
 
@@ -35,24 +43,30 @@ impl Flow {
             Self::Tcp(t) => t.deadline(),
             Self::Udp(u) => u.deadline(),
             Self::Ping(p) => p.deadline(),
+            Self::Splice(_) => Deadline::NEVER,
+            Self::SpliceUdp(u) => u.deadline(),
         }
     }
 }
 
-impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// The flow a packet belongs to, and the hash of its tuple.
     pub(super) fn lookup(&self, tuple: &Tuple) -> (u64, Option<FlowId>) {
         let hash = self.index.hash(tuple);
-        let is_it = |slot| self.flows.at(slot).is_some_and(|f| f.tuple() == *tuple);
+        let is_it = |slot| self.flows.at(slot).is_some_and(|f| f.tuple().as_ref() == Some(tuple));
         let id = self.index.find(hash, is_it).and_then(|slot| self.flows.id_at(slot));
         (hash, id)
     }
 
-    /// Enters a new flow, for which [`Table::next_id`](crate::flow::Table::next_id) was used.
+    /// Enters a new flow, for which [`Table::next_id`](crate::flow::Table::next_id) was used. The
+    /// hash is that of its tuple, if it has one.
     pub(super) fn enter(&mut self, hash: u64, flow: Flow) {
         let deadline = flow.deadline();
+        let listed = flow.tuple().is_some();
         if let Ok(id) = self.flows.insert(flow) {
-            self.index.insert(hash, id.index);
+            if listed {
+                self.index.insert(hash, id.index);
+            }
             if let Some(at) = deadline.at() {
                 self.wheel.ensure(id.index, at);
             }
@@ -69,13 +83,17 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets> Translator<O, N> {
         }
         let Some(mut flow) = self.flows.remove(id) else { return };
         log::debug!("flow {}: end ({verdict:?})", id.index);
-        let hash = self.index.hash(&flow.tuple());
-        self.index.remove(hash, id.index);
+        if let Some(tuple) = flow.tuple() {
+            let hash = self.index.hash(&tuple);
+            self.index.remove(hash, id.index);
+        }
         self.wheel.clear(id.index);
         match &mut flow {
             Flow::Tcp(t) => t.release(&mut self.net, &mut self.pool, verdict),
             Flow::Udp(u) => u.release(&mut self.net),
             Flow::Ping(p) => p.release(&mut self.net),
+            Flow::Splice(s) => s.release(&mut self.net, &mut self.pool, verdict),
+            Flow::SpliceUdp(u) => u.release(&mut self.net),
         }
     }
 }

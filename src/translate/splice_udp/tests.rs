@@ -1,0 +1,95 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::*;
+use crate::translate::fake::{ID, Rig, SOCK, at};
+
+const LISTENER: ListenerId = ListenerId { sock: SockId(3), v6: true };
+
+fn open(rig: &mut Rig, peer: &str, local: &str) -> Option<SpliceUdp> {
+    let ends = (at(peer, 4000), at(local, 9001));
+    SpliceUdp::open(ID, LISTENER, ends, 9000, &mut rig.io())
+}
+
+// [FWD-7] The same loopback address on the host, and the client's own address and port.
+#[test]
+fn where_it_leads() {
+    for (peer, local) in [("127.0.0.1", "127.0.0.53"), ("::1", "::1")] {
+        let mut rig = Rig::new();
+        open(&mut rig, peer, local).unwrap();
+        assert_eq!(rig.net.udp, [(ID, Bind::Exactly(at(peer, 4000)), at(local, 9000))]);
+    }
+    for (peer, local) in [("192.0.2.1", "127.0.0.1"), ("127.0.0.1", "192.0.2.1")] {
+        let mut rig = Rig::new();
+        assert!(open(&mut rig, peer, local).is_none());
+        assert_eq!(rig.drops(), [(DropReason::Martian, 1)]);
+        assert!(rig.net.udp.is_empty());
+    }
+}
+
+// [FWD-7] Never a socket that is connected to itself.
+#[test]
+fn client_with_the_servers_own_address() {
+    let mut rig = Rig::new();
+    let ends = (at("127.0.0.1", 9000), at("127.0.0.1", 9001));
+    SpliceUdp::open(ID, LISTENER, ends, 9000, &mut rig.io()).unwrap();
+    assert_eq!(rig.net.udp, [(ID, Bind::Port(0), at("127.0.0.1", 9000))]);
+}
+
+// [FWD-7] A port that cannot be had is replaced, and failing altogether is counted.
+#[test]
+fn port_taken() {
+    let mut rig = Rig::new();
+    rig.net.open_error = Some(HostError::Other);
+    assert!(open(&mut rig, "127.0.0.1", "127.0.0.1").is_none());
+    let binds: Vec<_> = rig.net.udp.iter().map(|u| u.1).collect();
+    assert_eq!(binds, [Bind::Exactly(at("127.0.0.1", 4000)), Bind::Port(0)]);
+    assert_eq!(rig.drops(), [(DropReason::NoSocket, 1)]);
+}
+
+// [UDP-9] Datagrams pass both ways; answers come from where the question went.
+#[test]
+fn both_ways() {
+    let mut rig = Rig::new();
+    let mut flow = open(&mut rig, "127.0.0.1", "127.0.0.53").unwrap();
+    // The error of an earlier datagram costs this one nothing.
+    rig.net.send_errors.push_back(HostError::Refused);
+    flow.on_listener(b"question", &mut rig.io());
+    assert_eq!(rig.net.sent, [(b"question".to_vec(), 0)]);
+    rig.net.incoming.push_back(Err(HostError::Refused));
+    rig.net.incoming.push_back(Ok(b"answer".to_vec()));
+    let verdict = flow.on_socket(32, &mut [0; 100], &mut rig.io());
+    assert_eq!((verdict, flow.wants_more()), (Verdict::Keep, false));
+    let ends = (at("127.0.0.53", 9001), at("127.0.0.1", 4000));
+    assert_eq!(rig.net.answers, [(LISTENER, ends.0, ends.1, b"answer".to_vec())]);
+    assert!(rig.drops().is_empty());
+    flow.release(&mut rig.net);
+    assert_eq!(rig.net.closed, [SOCK]);
+}
+
+// [UDP-10] Short after one question, long after a conversation.
+#[test]
+fn expiry() {
+    let mut rig = Rig::new();
+    let mut flow = open(&mut rig, "127.0.0.1", "127.0.0.1").unwrap();
+    flow.on_listener(b"q", &mut rig.io());
+    rig.wait_ms(30_000);
+    assert_eq!(flow.on_timer(rig.now), Verdict::Keep);
+    rig.wait_ms(1);
+    assert_eq!(flow.on_timer(rig.now), Verdict::Close);
+
+    flow.on_listener(b"q", &mut rig.io());
+    rig.net.incoming.push_back(Ok(b"a".to_vec()));
+    let _ = flow.on_socket(32, &mut [0; 100], &mut rig.io());
+    rig.wait_ms(120_000);
+    assert_eq!(flow.on_timer(rig.now), Verdict::Keep);
+    rig.wait_ms(1);
+    assert_eq!(flow.on_timer(rig.now), Verdict::Close);
+}
+
+// No packet of the guest finds the flow, even with the same addresses.
+#[test]
+fn apart_from_the_guests_flows() {
+    let key = SpliceUdp::key(at("127.0.0.1", 1), at("127.0.0.1", 2));
+    assert_ne!(key.protocol, proto::UDP);
+    assert_eq!(key.protocol & 0x7f, proto::UDP);
+}
