@@ -19,7 +19,7 @@ fn payload(n: usize) -> Vec<u8> {
     Rng::new(n as u64).bytes(n)
 }
 
-// [TCP-42] A local peer: every byte is acknowledged at once.
+// [TCP-42] A local peer that does not answer: every byte is acknowledged at once, but for the first.
 #[test]
 fn local_is_acknowledged_at_once() {
     let mut w = World::new();
@@ -33,6 +33,29 @@ fn local_is_acknowledged_at_once() {
     }
     assert_eq!(w.net.socks[s].peer_got.len(), 11);
     assert!(!w.deadline_armed(), "[TCP-45] quiet when all is acknowledged");
+}
+
+// [TCP-48] A local peer that answers: its answers carry the acknowledgements.
+#[test]
+fn answers_of_a_local_peer_acknowledge() {
+    let mut w = World::new();
+    let s = w.connected(Behaviour::default());
+    for n in 0..10u32 {
+        assert_eq!(w.guest_sends(&[seg(ACK | PSH, G + 1 + n, US + 1 + n).data(b"a")]), []);
+        w.net.socks[s].peer_out.extend(b"b");
+        assert_eq!(brief(&w.wait(100)), [(ACK | PSH, 1 + n, 2 + n, 1)]);
+    }
+    // A slow answer: the acknowledgement does not wait for the next one ...
+    assert_eq!(w.guest_sends(&[seg(ACK | PSH, G + 11, US + 11).data(b"a")]), []);
+    assert_eq!(brief(&w.wait(2 * MS)), [(ACK, 11, 12, 0)]);
+    w.net.socks[s].peer_out.extend(b"b");
+    w.wait(100);
+    let got = w.guest_sends(&[seg(ACK | PSH, G + 12, US + 12).data(b"a")]);
+    assert_eq!(brief(&got), [(ACK, 12, 13, 0)]);
+    // ... and after a quick one, it does again.
+    w.net.socks[s].peer_out.extend(b"b");
+    w.wait(100);
+    assert_eq!(w.guest_sends(&[seg(ACK | PSH, G + 13, US + 13).data(b"a")]), []);
 }
 
 // [TCP-42, TCP-47] Interactive with a remote peer: acknowledged when the peer has it, not before.

@@ -14,6 +14,10 @@
 //! the end give the connection up; so after a while the backlog is acknowledged as well. What is
 //! left then is a closed window, which is the proper sign of a peer that does not read.
 //!
+//! To a peer on this host or next to it that would be a segment for every request, just before the
+//! answer. So a small request is acknowledged with its answer, or after a millisecond; and once
+//! that has happened, at once: a guest that sends a request in parts may be waiting for it.
+//!
 //! # Window
 //!
 //! The right edge is what the socket has taken plus a promise on the backlog pool. The promise
@@ -23,7 +27,7 @@
 
 use super::send::LINK_RETRY_MS;
 use super::{Events, Tcp};
-use crate::translate::{Deadline, FrameOut, Io, TcpSockets};
+use crate::translate::{Deadline, FrameOut, Io, Now, TcpSockets};
 use crate::wire::{Seq, TcpFlags};
 
 /// Promise of a new connection; more than the largest frame.
@@ -62,6 +66,9 @@ const PARK_TRIES: u8 = 11;
 /// Longest time between two looks, milliseconds, unless half a round trip is longer.
 const MAX_LOOK_MS: u64 = 100;
 
+/// Data of a local flow, up to this, is acknowledged with the answer to it, if that comes soon.
+const SMALL: u32 = 16 * 1024;
+
 /// Round-trip times up to this many microseconds mean a peer on this host.
 const LOCAL_RTT_US: u32 = 10;
 
@@ -69,7 +76,16 @@ impl Tcp {
     /// Acknowledges after a batch of the guest's segments, if there is reason to.
     pub(super) fn acknowledge_batch<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         let owed = if self.owes() { self.rx_ackable().since(self.rx_acked) } else { 0 };
-        if self.events.any(Events::FORCE_ACK.or(Events::LOCAL)) || self.is_closing() {
+        if self.events.has(Events::LOCAL)
+            && !self.events.any(Events::FORCE_ACK.or(Events::QUICK_ACK))
+            && !self.is_closing()
+            && owed < SMALL
+        {
+            // The answer to a request on this host will be here at once, and carry it.
+            if owed != 0 && !self.ack_at.is_armed() {
+                self.ack_at = Deadline::after(io.now, 1);
+            }
+        } else if self.events.any(Events::FORCE_ACK.or(Events::LOCAL)) || self.is_closing() {
             if owed != 0 || self.events.has(Events::FORCE_ACK) {
                 self.acknowledge(io);
             }
@@ -78,6 +94,21 @@ impl Tcp {
         } else if owed != 0 && !self.ack_at.is_armed() {
             self.arm_ack(io);
         }
+    }
+
+    /// Data of the guest came.
+    pub(super) fn note_request(&mut self, now: Now) {
+        self.asks = self.asks.saturating_add(1);
+        self.asked = low(now);
+    }
+
+    /// Data of the peer goes to the guest: an answer to one segment, and soon, is worth waiting
+    /// for again.
+    pub(super) fn note_answer(&mut self, now: Now) {
+        if self.asks == 1 && low(now).wrapping_sub(self.asked) <= 1 {
+            self.events.clear(Events::QUICK_ACK);
+        }
+        self.asks = 0;
     }
 
     /// Re-evaluates, and sends an acknowledgement if anything changed or one is forced.
@@ -267,5 +298,14 @@ impl Tcp {
             self.events.set(Events::PARKED);
         }
         self.acknowledge(io);
+        if self.events.has(Events::LOCAL) {
+            // The guest may be waiting for us before it sends the rest of a request.
+            self.events.set(Events::QUICK_ACK);
+        }
     }
+}
+
+/// Low bits of the time in milliseconds: enough to tell short intervals.
+fn low(now: Now) -> u32 {
+    u32::try_from(now.ms() & 0xffff_ffff).unwrap_or(0)
 }

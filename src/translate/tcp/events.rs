@@ -51,6 +51,9 @@ impl Events {
     /// The backlog has waited so long that it is acknowledged.
     pub const PARKED: Self = Self(1 << 21);
 
+    /// A local peer was slower to answer than we are to acknowledge: do not wait for its answer.
+    pub const QUICK_ACK: Self = Self(1 << 22);
+
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -80,7 +83,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 22] = [
+        const NAMES: [&str; 23] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -103,6 +106,7 @@ impl std::fmt::Debug for Events {
             "link-full",
             "drained",
             "parked",
+            "quick-ack",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

@@ -119,6 +119,10 @@ pub struct Tcp {
     retries: u8,
     /// Duplicate acknowledgements in a row.
     dup_acks: u8,
+    /// Segments with data from the guest since the peer's last answer.
+    asks: u8,
+    /// When the last of them came: low bits of milliseconds.
+    asked: u32,
     /// Doublings of the window granted so far.
     growth: u8,
     /// Batches of acknowledgements since something was removed from the socket's queue.

@@ -143,6 +143,8 @@ impl Tcp {
             ack_tries: 0,
             retries: 0,
             dup_acks: 0,
+            asks: 0,
+            asked: 0,
             growth: 0,
             undiscarded: 0,
         }

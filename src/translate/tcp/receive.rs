@@ -173,6 +173,7 @@ impl Tcp {
             io.drop(DropReason::BeyondWindow);
             self.events.set(Events::FORCE_ACK);
         }
+        self.note_request(io.now);
         let taken = u32::try_from(sent.saturating_add(kept)).unwrap_or(0);
         self.rx_next = self.rx_next.add(taken);
         true

@@ -61,6 +61,7 @@ impl Tcp {
                         self.retry_soon(io);
                         break;
                     }
+                    self.note_answer(io.now);
                     self.tx_next = self.tx_next.add(n32);
                     self.tx_max = self.tx_max.max(self.tx_next);
                     budget = budget.saturating_sub(n32);
