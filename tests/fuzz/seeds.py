@@ -70,6 +70,10 @@ SEEDS = {
     "udp4": batch(udp(V4, 50), udp(V4, 231, 200)) + datagrams(4, 5, 255, 1) + TIME * 2,
     "udp6": batch(udp(V6, 50)) + datagrams(4, 5, 254, 1) + batch(udp(V6, 0)) + bytes([24, 5]),
     "udp-in": bytes([22, 0, 0, 3, 0, 60]) * 2 + batch(udp()) + bytes([22, 1, 0, 3, 0, 60]),
+    "splice": bytes([0x55, 0, 0, 12, 1, 1, 3, 12, 0, 0, 3]) + peer_sends(2) + bytes([16, 1, 5])
+    + bytes([16, 0, 5, 20, 0, 0, 16, 1, 5, 16, 1, 5]) + VISITS + bytes([20, 0, 5]) + VISITS
+    + bytes([18, 0, 18, 1]) + VISITS,
+    "splice-udp": bytes([0x56, 0, 2, 60, 0x56, 1, 2, 60]) + datagrams(4, 5, 1) + TIME * 2,
     "ping4": batch(echo(V4)) + datagrams(0, 3) + TIME,
     "ping6": batch(echo(V6)) + datagrams(2, 3) + TIME,
     "arp": batch(bytes([24, 0, 0, 1, 0, 0]), bytes([24, 2, 0, 1, 0, 0])),

@@ -80,10 +80,10 @@ pub struct Translator<O, N> {
     /// Flows that got segments in the present batch of frames.
     touched: Vec<FlowId>,
     /// Flows with work left over.
+    again: Again,
     /// When all TCP flows are looked over next, milliseconds of the clock.
     keepalive_at: u64,
     inactivity_at: u64,
-    again: Again,
     /// Connections may be waiting that were not accepted for want of a slot or descriptor.
     starved: bool,
     now: Now,
@@ -108,9 +108,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             reply: Reply::default(),
             buf: vec![0; BUFFER].into_boxed_slice(),
             touched: Vec::with_capacity(BATCH),
+            again: Again::new(setup.flows),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
             inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
-            again: Again::new(setup.flows),
             starved: false,
             now: setup.now,
         }

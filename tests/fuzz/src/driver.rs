@@ -31,11 +31,11 @@ use passt::flow::FlowId;
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
 use passt::translate::tcp::SocketReady;
-use passt::translate::{FrameOut, Now, Setup, Translator};
+use passt::translate::{FrameOut, ListenerId, Now, Setup, SockId, Translator};
 use passt::wire::{Addr, Endpoint, Mac};
 
 use link::Link;
-use net::{Kind, Net};
+use net::{Kind, Net, Sock};
 
 /// Visits of the ready list in a row that end any honest work.
 const MAX_VISITS: usize = 20_000;
@@ -175,7 +175,9 @@ impl<'a> World<'a> {
             18 => self.peer_finishes(),
             19 => self.peer_fails(),
             20 => self.room(),
+            21 if op & 0x40 != 0 => self.spliced(),
             21 => self.accept(),
+            22 if op & 0x40 != 0 => self.spliced_datagram(),
             22 => self.listener_datagram(),
             23 => self.datagrams(),
             24 | 25 => self.pass_time(),
@@ -220,13 +222,13 @@ impl<'a> World<'a> {
             error: bits & 4 != 0 || sock.broken,
             read_closed: bits & 8 != 0 || sock.fin || sock.broken,
         };
-        let id = sock.id;
-        self.t.on_socket(id, bits & 16 != 0, ready);
+        let (id, side) = (sock.id, sock.far);
+        self.t.on_socket(id, side, ready);
     }
 
     fn event(&mut self, n: usize, ready: SocketReady) {
-        let id = self.t.net.socks[n].id;
-        self.t.on_socket(id, false, ready);
+        let Sock { id, far, .. } = self.t.net.socks[n];
+        self.t.on_socket(id, far, ready);
     }
 
     fn peer_sends(&mut self) {
@@ -297,6 +299,22 @@ impl<'a> World<'a> {
         }
     }
 
+    /// A client in the namespace connects to a port that leads to the host.
+    fn spliced(&mut self) {
+        let ends = frames::loopback(&mut self.input);
+        let Some(id) = self.t.next_id() else { return };
+        let client = self.t.net.adopt(id);
+        self.t.on_spliced(id, client, ends, 8080);
+    }
+
+    /// A client in the namespace sends to such a port.
+    fn spliced_datagram(&mut self) {
+        let ends = frames::loopback(&mut self.input);
+        let len = frames::length(&mut self.input).min(65_507);
+        let listener = ListenerId { sock: SockId(0), v6: !ends.1.addr.is_v4() };
+        self.t.on_spliced_datagram(listener, ends, len, 5353);
+    }
+
     /// Datagrams, replies or errors arrive at a flow's socket.
     fn datagrams(&mut self) {
         let Some(n) = self.some_socket() else { return };
@@ -361,8 +379,8 @@ impl<'a> World<'a> {
     }
 
     fn check(&self) {
-        let open = self.t.net.open().len();
-        assert_eq!(open, self.t.len(), "sockets open, flows");
+        let near = self.t.net.socks.iter().filter(|s| s.open && !s.far).count();
+        assert_eq!(near, self.t.len(), "sockets open, flows");
         if let Some(at) = self.t.next_deadline() {
             assert!(at > Now(self.now).ms() || !self.t.is_empty(), "timer without a flow");
         }
@@ -420,6 +438,7 @@ impl<'a> World<'a> {
         self.visits();
         assert!(self.t.is_empty());
         assert_eq!(self.t.net.open().len(), 0, "sockets leaked");
+        assert_eq!(self.t.net.pipes_taken(), 0, "pipes leaked");
         assert_eq!(self.t.pool().used(), 0, "chunks leaked");
         assert_eq!(self.t.pool().available(), self.pool, "promises leaked");
         assert_eq!(self.t.next_deadline(), None, "timers leaked");

@@ -45,6 +45,14 @@ pub(super) fn peer(input: &mut Input<'_>) -> Endpoint {
     Endpoint::new(host, input.pick(&[80, 53, 4000, 4000, 4001, 0, 65_535]))
 }
 
+/// A client in the namespace and what it connected to.
+pub(super) fn loopback(input: &mut Input<'_>) -> (Endpoint, Endpoint) {
+    let b = input.byte();
+    let host = addr(if b & 1 == 0 { "127.0.0.1" } else { "::1" });
+    let client = if b > 240 { addr("192.0.2.7") } else { host };
+    (Endpoint::new(client, input.pick(&[4000, 4001, 5353, 1])), Endpoint::new(host, 80))
+}
+
 /// A payload length: often short, seldom as long as can be.
 pub(super) fn length(input: &mut Input<'_>) -> usize {
     match input.byte() {

@@ -8,8 +8,8 @@ use std::io::IoSlice;
 
 use passt::flow::FlowId;
 use passt::translate::{
-    Bind, Connected, DatagramSockets, HostError, Peeked, Received, Sent, SockId, SpliceSockets,
-    TcpSockets, TcpView,
+    Bind, Connected, DatagramSockets, HostError, ListenerId, Moved, Peeked, PipeId, Received, Sent,
+    SockId, SpliceSockets, TcpSockets, TcpView,
 };
 use passt::wire::Endpoint;
 
@@ -50,6 +50,8 @@ pub(super) struct Sock {
     incoming: VecDeque<Received>,
     /// For pings.
     v4: bool,
+    /// The server's of a spliced flow.
+    pub(super) far: bool,
 }
 
 impl Sock {
@@ -75,12 +77,19 @@ pub(super) struct Net {
     pub(super) socks: Vec<Sock>,
     pub(super) trouble: u8,
     dice: u32,
+    /// Bytes in every pipe there ever was; `None` for one that was given back.
+    pipes: Vec<Option<usize>>,
 }
 
 impl Net {
     /// Open sockets, oldest first.
     pub(super) fn open(&self) -> Vec<usize> {
         (0..self.socks.len()).filter(|n| self.socks[*n].open).collect()
+    }
+
+    /// Pipes that were not given back.
+    pub(super) fn pipes_taken(&self) -> usize {
+        self.pipes.iter().flatten().count()
     }
 
     /// A connection a peer made.
@@ -139,6 +148,7 @@ impl Net {
             peeked: 0,
             incoming: VecDeque::new(),
             v4: false,
+            far: false,
         });
         SockId(self.socks.len() as i32 - 1)
     }
@@ -265,8 +275,90 @@ impl TcpSockets for Net {
     }
 }
 
-// Nothing is spliced here: this is about frames.
-impl SpliceSockets for Net {}
+impl SpliceSockets for Net {
+    fn connect_far(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
+        assert!(to.addr.is_loopback() && to.port != 0, "spliced to {to}");
+        if self.roll() > 200 {
+            return Err(self.error());
+        }
+        let s = self.make(id, Kind::Stream, false);
+        self.live(s, true).far = true;
+        Ok(s)
+    }
+
+    fn receive(&mut self, s: SockId, buf: &mut [u8]) -> Moved {
+        let roll = self.roll();
+        let sock = self.live(s, true);
+        assert!(sock.connected && !buf.is_empty());
+        if sock.broken || roll > 250 {
+            sock.break_down();
+            return Moved::Broken;
+        }
+        let n = sock.queue.min(buf.len() as u32);
+        sock.queue -= n;
+        match n {
+            0 if sock.fin => Moved::End,
+            0 => Moved::Nothing,
+            _ => Moved::Bytes(n as usize),
+        }
+    }
+
+    fn take_pipe(&mut self) -> Option<PipeId> {
+        if self.roll() > 200 {
+            return None;
+        }
+        self.pipes.push(Some(0));
+        let n = self.pipes.len() as i32 - 1;
+        Some(PipeId(n, n))
+    }
+
+    fn return_pipe(&mut self, pipe: PipeId, empty: bool) {
+        let held = self.pipes[pipe.0 as usize].take().expect("a pipe given back twice");
+        assert_eq!(empty, held == 0, "a pipe with {held} bytes");
+    }
+
+    fn fill(&mut self, from: SockId, pipe: PipeId) -> Moved {
+        const CAPACITY: usize = 256 << 10;
+        let roll = self.roll();
+        let held = self.pipes[pipe.0 as usize].expect("a pipe given back");
+        let sock = self.live(from, true);
+        assert!(sock.connected);
+        if sock.broken || roll > 250 {
+            sock.break_down();
+            return Moved::Broken;
+        }
+        let n = (CAPACITY - held).min(sock.queue as usize);
+        sock.queue -= n as u32;
+        let end = sock.fin && sock.queue == 0;
+        self.pipes[pipe.0 as usize] = Some(held + n);
+        match n {
+            0 if end => Moved::End,
+            0 => Moved::Nothing,
+            n => Moved::Bytes(n),
+        }
+    }
+
+    fn drain(&mut self, pipe: PipeId, to: SockId, pending: usize) -> Moved {
+        let roll = self.roll();
+        let held = self.pipes[pipe.0 as usize].expect("a pipe given back");
+        assert!(pending > 0 && held == pending, "{held} bytes in the pipe, not {pending}");
+        let sock = self.live(to, true);
+        assert!(sock.connected && !sock.shut);
+        if sock.broken || roll > 250 {
+            sock.break_down();
+            return Moved::Broken;
+        }
+        let n = pending.min(sock.room);
+        sock.room -= n;
+        self.pipes[pipe.0 as usize] = Some(held - n);
+        if n == 0 { Moved::Nothing } else { Moved::Bytes(n) }
+    }
+
+    fn answer(&mut self, _: ListenerId, from: Endpoint, to: Endpoint, data: &[u8]) -> bool {
+        assert!(from.addr.is_loopback() && to.addr.is_loopback() && data.len() <= 65_535);
+        self.roll() <= 200
+    }
+}
 
 impl DatagramSockets for Net {
     fn open_udp(&mut self, id: FlowId, _bind: Bind, to: Endpoint) -> Result<SockId, HostError> {
