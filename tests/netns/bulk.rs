@@ -172,14 +172,15 @@ fn both_directions_at_once() {
 
 #[test]
 fn udp_stream() {
-    // A rate far below what any link takes arrives without loss.
+    // A rate far below what any link takes arrives. Where all processors are busy a receiver may
+    // sleep for longer than its buffer lasts; more than that is not bad luck.
     Lab::run(|lab| {
         let guest = lab.guest(QUIET);
         for direction in ["", "-R"] {
             let end =
                 iperf(lab, &guest.ns, REMOTE4, &format!("-u -b 20M -l 1400 -t 2 {direction}"));
-            let lost = end.at("sum").at("lost_packets").number();
-            assert_eq!(lost, Some(0.0), "{direction} {end:?}");
+            let lost = end.at("sum").at("lost_percent").number();
+            assert!(lost.is_some_and(|lost| lost <= 5.0), "{direction} {end:?}");
         }
     });
 }
