@@ -197,7 +197,7 @@ fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool 
             if listener.spliced {
                 return splice(translator, listener, id, Accepted { fd, peer });
             }
-            match translator.net.adopt_stream(fd, id, peer.addr.is_v4()) {
+            match translator.net.adopt_stream(fd, id) {
                 Ok(sock) => translator.on_connection(id, sock, peer, listener.to_port),
                 Err(_) => translator.no_socket(),
             }

@@ -11,6 +11,9 @@ use crate::flow::FlowId;
 use crate::translate::{Bind, DatagramSockets, HostError, Received, SockId};
 use crate::wire::{Addr, Endpoint};
 
+/// Longest train that is sent one by one; the kernel's own limit is 64 or 128.
+const TRAIN: usize = 128;
+
 /// `UDP_SEGMENT` of `linux/udp.h`.
 const UDP_SEGMENT: i32 = 103;
 
@@ -57,7 +60,10 @@ impl DatagramSockets for Net {
         if segment != 0 && data.len() > usize::from(segment) {
             match send_train(s.0, data, segment) {
                 // No offload on the way out: one by one.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+                Err(e)
+                    if matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL))
+                        && data.len().div_ceil(segment.into()) <= TRAIN =>
+                {
                     for datagram in data.chunks(segment.into()) {
                         send_one(s.0, datagram).map_err(|e| classify_io(&e))?;
                     }

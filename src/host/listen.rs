@@ -17,6 +17,10 @@ use crate::config::{PortRule, Proto};
 use crate::translate::{ListenerId, SockId};
 use crate::wire::{Addr, Endpoint};
 
+/// Connections or datagrams that come to nothing, or errors, skipped per call: an error that stays
+/// must not hold up everything else.
+const ATTEMPTS: usize = 64;
+
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 128;
 
@@ -192,7 +196,7 @@ impl Listener {
     /// # Errors
     /// Out of descriptors or kernel memory; the connection stays in the kernel's queue.
     pub fn accept(&self) -> io::Result<Option<Accepted>> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let mut addr = SockAddr::empty();
             let mut len = SockAddr::capacity();
             // SAFETY: the kernel writes at most `len` bytes of address; the result is checked and
@@ -227,6 +231,7 @@ impl Listener {
                 _ => linger_reset(fd.as_raw_fd()),
             }
         }
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 }
 
@@ -249,7 +254,7 @@ impl Listener {
     /// Receives the next datagram into `buf`; `None` when there is none. One that could not be
     /// answered is skipped.
     pub fn receive(&self, buf: &mut [u8]) -> Option<Arrived> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let mut addr = SockAddr::empty();
             let mut control = Control([0; 128]);
             let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -277,6 +282,7 @@ impl Listener {
                 return Some(Arrived { len, peer, local: Endpoint::new(local, self.port) });
             }
         }
+        None
     }
 }
 

@@ -18,8 +18,8 @@ pub struct Net {
     registrar: Registrar,
     /// Interface index for IPv6 link-local destinations.
     scope6: u32,
-    /// `SO_PEEK_OFF` works for TCP, over IPv4 and IPv6 [TCP-60].
-    pub(super) peek_off: [bool; 2],
+    /// `SO_PEEK_OFF` works for TCP in every family there is [TCP-60].
+    pub(super) peek_off: bool,
     /// Where bytes before the offset go when it does not.
     pub(super) skip: Box<[u8]>,
     /// The warning about ping sockets was given.
@@ -33,12 +33,14 @@ pub struct Net {
 impl Net {
     /// Sockets will be registered through `registrar`.
     pub fn new(registrar: Registrar, scope6: u32) -> Self {
-        let peek_off = [libc::AF_INET, libc::AF_INET6].map(|family| {
-            let Ok(fd) = socket(family, libc::SOCK_STREAM, 0) else { return false };
+        // The kernels that first had it had it for one family only; both must do the same.
+        let peek_off = [libc::AF_INET, libc::AF_INET6].into_iter().all(|family| {
+            // A family that does not exist has no sockets to peek at.
+            let Ok(fd) = socket(family, libc::SOCK_STREAM, 0) else { return true };
             set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0).is_ok()
         });
         // Only old kernels need the room.
-        let skip = if peek_off == [true, true] { 0 } else { super::tcp::SKIP };
+        let skip = if peek_off { 0 } else { super::tcp::SKIP };
         Self {
             registrar,
             scope6,
@@ -56,19 +58,14 @@ impl Net {
     }
 
     /// Takes over a connected TCP socket, for flow `id`.
-    pub fn adopt_stream(&mut self, fd: OwnedFd, id: FlowId, v4: bool) -> Result<SockId, HostError> {
-        super::tcp::prepare(fd.as_raw_fd(), self.peek_off[usize::from(!v4)]);
+    pub fn adopt_stream(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
+        super::tcp::prepare(fd.as_raw_fd(), self.peek_off);
         self.adopt(fd, id)
     }
 
     /// Takes over a socket for flow `id`.
     pub(super) fn adopt(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
-        use std::os::fd::AsFd as _;
-        self.registrar
-            .add(fd.as_fd(), Source::Flow { id, side: false }, true)
-            .map_err(|_| HostError::Exhausted)?;
-        self.open += 1;
-        Ok(SockId(fd.into_raw_fd()))
+        self.adopt_side(fd, id, false)
     }
 
     /// Takes over one of the two TCP sockets of a spliced flow; `side` is true for the one that

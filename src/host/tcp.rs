@@ -20,7 +20,7 @@ const SKIPS: usize = 16;
 impl TcpSockets for Net {
     fn connect(&mut self, id: FlowId, to: Endpoint) -> Result<Connected, HostError> {
         let fd = socket(family(to), libc::SOCK_STREAM, 0).map_err(|e| classify_io(&e))?;
-        prepare(fd.as_raw_fd(), self.peek_off[usize::from(!to.addr.is_v4())]);
+        prepare(fd.as_raw_fd(), self.peek_off);
         let at_once = connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
         let sock = self.adopt(fd, id)?;
         Ok(if at_once { Connected::Now(sock) } else { Connected::Later(sock) })
@@ -56,14 +56,14 @@ impl TcpSockets for Net {
     }
 
     fn peek(&mut self, s: SockId, offset: u32, buf: &mut [u8]) -> Peeked {
-        if self.peek_off == [true, true] {
+        if self.peek_off {
             return received(receive(s.0, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK), 0);
         }
         self.peek_beyond(s, offset as usize, buf)
     }
 
     fn seek(&mut self, s: SockId, offset: u32) -> bool {
-        if self.peek_off != [true, true] {
+        if !self.peek_off {
             return true;
         }
         let offset = i32::try_from(offset).unwrap_or(i32::MAX);
@@ -140,6 +140,9 @@ impl Net {
 pub(super) fn prepare(fd: i32, peek_off: bool) {
     // Message boundaries of the guest are not known here: never wait for more.
     let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+    // Urgent data stays in the stream: out of band it would stop every peek at its mark, and its
+    // byte would be missing from what we count.
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);
     if peek_off {
         let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0);
     }

@@ -312,3 +312,29 @@ fn protocol_can_be_switched_off() {
         assert_eq!(server.recv(&mut [0; 16]).unwrap(), 5);
     });
 }
+
+#[test]
+fn urgent_data_stays_in_the_stream() {
+    // [TCP-8] What follows an urgent byte is neither held up nor shifted.
+    Lab::run(|lab| {
+        let guest = lab.guest(QUIET);
+        let server = listen(&lab.remote, at(REMOTE4, 7000));
+        let mut client = connect(&guest.ns, at(REMOTE4, 7000));
+        let mut far = accept(&server);
+        for round in 0..20_u8 {
+            far.write_all(&[round; 3000]).unwrap();
+            nix::sys::socket::send(
+                std::os::fd::AsRawFd::as_raw_fd(&far),
+                b"!",
+                nix::sys::socket::MsgFlags::MSG_OOB,
+            )
+            .unwrap();
+            far.write_all(&[round; 3000]).unwrap();
+            let mut got = vec![0; 6001];
+            client.read_exact(&mut got).unwrap();
+            let mut want = vec![round; 6001];
+            want[3000] = b'!';
+            assert!(got == want, "round {round}");
+        }
+    });
+}

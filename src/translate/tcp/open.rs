@@ -195,7 +195,7 @@ impl Tcp {
         if seg.ack != self.tx_next {
             return self.refuse_ack(seg, io);
         }
-        self.establish(seg.window);
+        self.establish();
         self.gwin = u32::from(seg.window) << self.gws;
         self.on_segment_established(seg, io)
     }
@@ -221,7 +221,7 @@ impl Tcp {
         self.rx_edge = self.rx_next;
         self.rx_base = self.rx_next;
         self.guest_options(&SynOptions::parse(seg.options));
-        self.establish(seg.window);
+        self.establish();
         // A window in a SYN is never scaled (RFC 7323, 2.2).
         self.gwin = u32::from(seg.window);
         // The guest may speak first: its ACK leaves before anything else.
@@ -238,7 +238,7 @@ impl Tcp {
         Verdict::Keep
     }
 
-    fn establish(&mut self, _window: u16) {
+    fn establish(&mut self) {
         self.events.clear(Events::CONNECTING.or(Events::SYN_SENT).or(Events::SYNACK_SENT));
         self.events.set(Events::ESTABLISHED);
         self.tx_una = self.tx_next;

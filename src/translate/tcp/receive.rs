@@ -103,7 +103,8 @@ impl Tcp {
     /// RFC 5961, 3.2: only the exact sequence number resets, others inside the window are
     /// challenged.
     fn on_reset<O, N>(&mut self, seg: &Segment<'_>, io: &mut Io<'_, O, N>) -> Verdict {
-        if seg.seq == self.rx_next {
+        // Its answer to a segment of ours carries the number we acknowledged last.
+        if seg.seq == self.rx_next || seg.seq == self.rx_acked {
             return Verdict::Abort;
         }
         if seg.seq.after(self.rx_next) && seg.seq.before(self.rx_edge) {

@@ -14,6 +14,9 @@ const BUDGET: u32 = 128 * 1024;
 /// Time for a full link to make room, milliseconds.
 pub(super) const LINK_RETRY_MS: u64 = 5;
 
+/// Largest window of the guest that is used [TCP-69].
+const MAX_WINDOW: u32 = 16 << 20;
+
 /// Duplicate acknowledgements that ask for a retransmission (RFC 5681, 3.2).
 const DUP_ACKS: u8 = 3;
 
@@ -95,6 +98,10 @@ impl Tcp {
     /// would be long.
     fn retry_soon<O, N>(&mut self, io: &Io<'_, O, N>) {
         self.events.set(Events::LINK_FULL);
+        // A link that stays full, or is down, ends the flow like a guest that does not answer.
+        if !self.rto_at.is_armed() {
+            self.arm_rto(io);
+        }
         self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
     }
 
@@ -151,7 +158,7 @@ impl Tcp {
         if seg.ack.before(self.tx_una) {
             return None;
         }
-        let window = u32::from(seg.window) << self.gws;
+        let window = (u32::from(seg.window) << self.gws).min(MAX_WINDOW);
         if seg.ack == self.tx_una {
             return self.on_same_ack(seg, window, io);
         }

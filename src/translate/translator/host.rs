@@ -8,6 +8,9 @@ use crate::translate::udp::{Timeouts, UdpFlow};
 use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{Endpoint, proto};
 
+/// Time until waiting connections are looked at again, if no flow ends before, milliseconds.
+const STARVED_MS: u64 = 1000;
+
 /// Datagrams received per visit.
 const DATAGRAMS: u32 = 32;
 
@@ -91,7 +94,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     pub fn next_id(&mut self) -> Option<FlowId> {
         let id = self.flows.next_id();
         if id.is_none() {
-            self.starved = true;
+            self.starve();
             self.drops.count(DropReason::TableFull);
         }
         id
@@ -99,13 +102,23 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     /// No descriptor could be had for a connection that waits.
     pub fn no_socket(&mut self) {
-        self.starved = true;
+        self.starve();
         self.drops.count(DropReason::NoSocket);
     }
 
     /// True once after resources came free that a waiting connection may need [FLOW-8].
     pub fn take_starved(&mut self) -> bool {
-        self.starved && !self.flows.is_full() && std::mem::take(&mut self.starved)
+        let due = self.starved.is_some_and(|at| at <= self.now.ms()) && !self.flows.is_full();
+        if due {
+            self.starved = None;
+        }
+        due
+    }
+
+    /// A flow that ends makes room for a connection that waits. What we lack may also be used by
+    /// others, so we look again after a while, but not at once: that would spin [FLOW-8].
+    fn starve(&mut self) {
+        self.starved = Some(self.now.ms().saturating_add(STARVED_MS));
     }
 
     /// `peer` connected to a port that is forwarded to the guest's `to_port` [TCP-19]. The socket

@@ -84,8 +84,9 @@ pub struct Translator<O, N> {
     /// When all TCP flows are looked over next, milliseconds of the clock.
     keepalive_at: u64,
     inactivity_at: u64,
-    /// Connections may be waiting that were not accepted for want of a slot or descriptor.
-    starved: bool,
+    /// Connections may be waiting that were not accepted for want of a slot or descriptor: when
+    /// to try again, milliseconds of the clock.
+    starved: Option<u64>,
     now: Now,
 }
 
@@ -111,7 +112,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             again: Again::new(setup.flows),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
             inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
-            starved: false,
+            starved: None,
             now: setup.now,
         }
     }
@@ -124,7 +125,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// When the first deadline may be due, milliseconds of the clock.
     pub fn next_deadline(&self) -> Option<u64> {
         let scan = (!self.flows.is_empty()).then_some(self.keepalive_at);
-        self.wheel.next().into_iter().chain(scan).min()
+        self.wheel.next().into_iter().chain(scan).chain(self.starved).min()
     }
 
     /// Serves every deadline that has passed.

@@ -88,6 +88,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             self.index.remove(hash, id.index);
         }
         self.wheel.clear(id.index);
+        self.starved = self.starved.map(|_| self.now.ms());
         match &mut flow {
             Flow::Tcp(t) => t.release(&mut self.net, &mut self.pool, verdict),
             Flow::Udp(u) => u.release(&mut self.net),
