@@ -125,7 +125,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// When the first deadline may be due, milliseconds of the clock.
     pub fn next_deadline(&self) -> Option<u64> {
         let scan = (!self.flows.is_empty()).then_some(self.keepalive_at);
-        self.wheel.next().into_iter().chain(scan).chain(self.starved).min()
+        let starved = self.starved.filter(|_| !self.flows.is_full());
+        self.wheel.next().into_iter().chain(scan).chain(starved).min()
     }
 
     /// Serves every deadline that has passed.

@@ -378,9 +378,10 @@ impl<'a> World<'a> {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         let near = self.t.net.socks.iter().filter(|s| s.open && !s.far).count();
         assert_eq!(near, self.t.len(), "sockets open, flows");
+        self.t.take_starved();
         if let Some(at) = self.t.next_deadline() {
             assert!(at > Now(self.now).ms() || !self.t.is_empty(), "timer without a flow");
         }
@@ -395,6 +396,7 @@ impl<'a> World<'a> {
         self.collect();
         self.t.set_now(Now(self.now));
         self.t.on_time();
+        self.t.take_starved();
         self.collect();
         self.drain();
         let begin = self.now;
@@ -410,6 +412,7 @@ impl<'a> World<'a> {
             assert!(wakeups < limit, "{wakeups} wake-ups in {seconds} s");
             self.t.set_now(Now(self.now));
             self.t.on_time();
+            self.t.take_starved();
             self.collect();
             self.drain();
             self.check();
@@ -441,6 +444,7 @@ impl<'a> World<'a> {
         assert_eq!(self.t.net.pipes_taken(), 0, "pipes leaked");
         assert_eq!(self.t.pool().used(), 0, "chunks leaked");
         assert_eq!(self.t.pool().available(), self.pool, "promises leaked");
+        self.t.take_starved();
         assert_eq!(self.t.next_deadline(), None, "timers leaked");
     }
 }
