@@ -180,12 +180,27 @@ fn send(tap: &mut Tap, head: Option<Head>, payload: &[u8]) {
 }
 
 /// Datagrams, and with a level that has them trains, of the guest and for it.
+/// The kernel makes an address receive a moment after it has it: knocks until it is heard, and
+/// takes away what was sent in vain.
+fn until_heard(tap: &mut Tap, socket: &UdpSocket, v6: bool) {
+    let mut buf = [0; 10];
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let heard = (0..100).any(|_| {
+        send(tap, Head::udp(&path(v6, 5000), 5), b"knock");
+        socket.recv(&mut buf).is_ok()
+    });
+    assert!(heard, "the guest takes our datagram");
+    while socket.recv(&mut buf).is_ok() {}
+    socket.set_read_timeout(Some(SOON)).unwrap();
+}
+
 fn udp(level: Offload, v6: bool) {
     let mut tap = tap(level);
     let (guest, peer) = addrs(v6);
     let socket = UdpSocket::bind(SocketAddr::new(guest, 5000)).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket.connect(SocketAddr::new(peer, 80)).unwrap();
+    until_heard(&mut tap, &socket, v6);
     for len in [0, 1, 100, 1400] {
         let data = pattern(len);
         socket.send(&data).unwrap();
