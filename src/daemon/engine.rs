@@ -90,6 +90,9 @@ impl Engine {
                 self.stop = Some(ExitCode::FAILURE);
             }
         }
+        // Before the link: the kernel can take seconds to remove that on a busy machine, while the
+        // next instance waits for our ports [COMPAT-22] [LIFE-7].
+        self.listeners.clear();
         for (reason, n) in self.translator.drops().iter() {
             log::debug!("dropped: {} {n}", reason.text());
         }
