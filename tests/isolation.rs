@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, geteuid, getpid, pipe2};
 use passt::config::{Mode, RunAs, Verbosity};
@@ -280,6 +280,9 @@ fn ending_signals_are_read_from_a_descriptor() {
     });
     // In the foreground a hangup ends us in the usual way: a shell shows 129.
     let status = run_to_death(|| {
+        // nohup would have it ignored.
+        // SAFETY: no handler function is installed.
+        unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }.unwrap();
         let _signals = Signals::listen(false).unwrap();
         kill(getpid(), Signal::SIGHUP).unwrap();
     });

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use super::cmsg::Control;
 use super::net::{Net, bind, classify, classify_io, connect, family, set_option, socket};
 use crate::flow::FlowId;
 use crate::translate::{Bind, DatagramSockets, HostError, Received, SockId};
@@ -134,28 +135,15 @@ fn send_one(fd: i32, data: &[u8]) -> io::Result<()> {
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Room for one control message with a 16-bit value, aligned as the kernel wants it.
-#[repr(C, align(8))]
-struct Control([u8; 24]);
-
 fn send_train(fd: i32, data: &[u8], segment: u16) -> io::Result<()> {
     let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-    let mut control = Control([0; 24]);
+    let mut control = Control::new();
     // SAFETY: all-zero is a valid msghdr.
     let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
     msg.msg_iov = &raw mut iov;
     msg.msg_iovlen = 1;
-    msg.msg_control = control.0.as_mut_ptr().cast();
-    // SAFETY: CMSG_SPACE only computes; the room holds a header and two bytes, so the first
-    // header exists and its data can be written. The kernel only reads through `iov`.
-    let n = unsafe {
-        msg.msg_controllen = libc::CMSG_SPACE(2) as _;
-        let header = libc::CMSG_FIRSTHDR(&raw const msg);
-        (*header).cmsg_level = libc::SOL_UDP;
-        (*header).cmsg_type = UDP_SEGMENT;
-        (*header).cmsg_len = libc::CMSG_LEN(2) as _;
-        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(segment);
-        libc::sendmsg(fd, &raw const msg, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-    };
+    control.put(&mut msg, (libc::SOL_UDP, UDP_SEGMENT), segment);
+    // SAFETY: everything `msg` points at lives until the call returns; the kernel only reads.
+    let n = unsafe { libc::sendmsg(fd, &raw const msg, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

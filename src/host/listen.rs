@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::cmsg::Control;
 use super::net::{bind, family, set_option, socket};
 use super::sockaddr::SockAddr;
 use super::splice::prepare_spliced;
@@ -246,17 +247,13 @@ pub struct Arrived {
     pub local: Endpoint,
 }
 
-/// Room for the control messages of both families' packet information.
-#[repr(C, align(8))]
-struct Control([u8; 128]);
-
 impl Listener {
     /// Receives the next datagram into `buf`; `None` when there is none. One that could not be
     /// answered is skipped.
     pub fn receive(&self, buf: &mut [u8]) -> Option<Arrived> {
         for _ in 0..ATTEMPTS {
             let mut addr = SockAddr::empty();
-            let mut control = Control([0; 128]);
+            let mut control = Control::new();
             let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
             // SAFETY: all-zero is a valid msghdr.
             let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -264,8 +261,7 @@ impl Listener {
             msg.msg_namelen = SockAddr::capacity();
             msg.msg_iov = &raw mut iov;
             msg.msg_iovlen = 1;
-            msg.msg_control = control.0.as_mut_ptr().cast();
-            msg.msg_controllen = control.0.len() as _;
+            control.receive(&mut msg);
             // SAFETY: every pointer is valid for the length beside it until the call returns.
             let n = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
             let Ok(len) = usize::try_from(n) else {

@@ -3,7 +3,7 @@
 //! System calls: `socket`, `setsockopt`, `getsockopt`, `connect`, `bind`, `close`, `epoll_ctl`.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
 use super::pipes::Pipes;
 use super::sockaddr::SockAddr;
@@ -71,12 +71,8 @@ impl Net {
     /// Takes over one of the two TCP sockets of a spliced flow; `side` is true for the one that
     /// leads to the host.
     pub fn adopt_side(&mut self, fd: OwnedFd, id: FlowId, side: bool) -> Result<SockId, HostError> {
-        use std::os::fd::AsFd as _;
-        self.registrar
-            .add_stream(fd.as_fd(), Source::Flow { id, side })
-            .map_err(|_| HostError::Exhausted)?;
-        self.open += 1;
-        Ok(SockId(fd.into_raw_fd()))
+        let registered = self.registrar.add_stream(fd.as_fd(), Source::Flow { id, side });
+        self.keep(fd, registered)
     }
 
     /// Interface index for link-local destinations.
@@ -86,10 +82,13 @@ impl Net {
 
     /// Registers a datagram socket: readable only, a write edge for every send would be waste.
     pub(super) fn adopt_datagram(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
-        use std::os::fd::AsFd as _;
-        self.registrar
-            .add(fd.as_fd(), Source::Flow { id, side: false }, false)
-            .map_err(|_| HostError::Exhausted)?;
+        let registered = self.registrar.add(fd.as_fd(), Source::Flow { id, side: false }, false);
+        self.keep(fd, registered)
+    }
+
+    /// From here on the socket is known by its id; one that could not be registered is closed.
+    fn keep(&mut self, fd: OwnedFd, registered: io::Result<()>) -> Result<SockId, HostError> {
+        registered.map_err(|_| HostError::Exhausted)?;
         self.open += 1;
         Ok(SockId(fd.into_raw_fd()))
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::ptr::null_mut;
 
+use super::cmsg::Control;
 use super::net::{Net, classify_io, connect, family, set_option, socket};
 use super::pipes::Pipes;
 use super::sockaddr::SockAddr;
@@ -76,62 +77,38 @@ fn moved(mut call: impl FnMut() -> isize) -> Moved {
     }
 }
 
-/// Room for one control message with packet information of either family.
-#[repr(C, align(8))]
-struct Control([u8; 64]);
-
 /// Sends from `from`, which must be an address the socket is bound to, explicitly or not.
 fn answer(listener: ListenerId, from: Endpoint, to: Endpoint, data: &[u8]) -> io::Result<()> {
     // An IPv6 socket that serves IPv4 too wants IPv4 addresses in mapped form [UDP-4].
     let mapped = listener.v6;
     let mut name = if mapped { SockAddr::mapped(to) } else { SockAddr::new(to, 0) };
     let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-    let mut control = Control([0; 64]);
+    let mut control = Control::new();
     // SAFETY: all-zero is a valid msghdr.
     let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
     msg.msg_name = name.as_mut_ptr().cast();
     msg.msg_namelen = name.len();
     msg.msg_iov = &raw mut iov;
     msg.msg_iovlen = 1;
-    msg.msg_control = control.0.as_mut_ptr().cast();
-    // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the room holds a header and the larger of both
-    // structs, so the first header exists and its data can be written. The kernel only reads.
-    let n = unsafe {
-        match from.addr.v4() {
-            Some(v4) if !mapped => {
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr { s_addr: u32::from(v4).to_be() },
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                };
-                put(&mut msg, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
-            }
-            _ => {
-                let info = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr { s6_addr: *from.addr.octets() },
-                    ipi6_ifindex: 0,
-                };
-                put(&mut msg, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), info);
-            }
+    match from.addr.v4() {
+        Some(v4) if !mapped => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from(v4).to_be() },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            control.put(&mut msg, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
         }
-        libc::sendmsg(listener.sock.0, &raw const msg, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-    };
-    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Writes the only control message.
-///
-/// # Safety
-/// `msg.msg_control` points at aligned room for a header and `T`.
-unsafe fn put<T>(msg: &mut libc::msghdr, (level, kind): (i32, i32), value: T) {
-    let len = u32::try_from(size_of::<T>()).unwrap_or(0);
-    // SAFETY: as the caller promises.
-    unsafe {
-        msg.msg_controllen = libc::CMSG_SPACE(len) as _;
-        let header = libc::CMSG_FIRSTHDR(msg);
-        (*header).cmsg_level = level;
-        (*header).cmsg_type = kind;
-        (*header).cmsg_len = libc::CMSG_LEN(len) as _;
-        libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+        _ => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr { s6_addr: *from.addr.octets() },
+                ipi6_ifindex: 0,
+            };
+            control.put(&mut msg, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), info);
+        }
     }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: everything `msg` points at lives until the call returns; the kernel only reads.
+    let n = unsafe { libc::sendmsg(listener.sock.0, &raw const msg, flags) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
