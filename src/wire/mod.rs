@@ -19,6 +19,7 @@ mod mac;
 pub mod ndp;
 mod seq;
 mod tcp;
+mod tcp_options;
 mod udp;
 mod vnet;
 
@@ -30,6 +31,7 @@ pub use head::{Head, Path, TcpHead};
 pub use icmp_error::{IcmpError, Unreachable};
 pub use mac::Mac;
 pub use seq::Seq;
-pub use tcp::{Segment, SegmentError, SynOptions, TcpFlags};
+pub use tcp::{Segment, SegmentError, TcpFlags};
+pub use tcp_options::{SackBlock, SackBlocks, SynOptions, TcpOptions, Timestamps};
 pub use udp::Datagram;
 pub use vnet::{Gso, VNET_LEN, Vnet};

@@ -1,4 +1,4 @@
-//! TCP segments from the guest (RFC 9293, RFC 7323).
+//! TCP segments from the guest (RFC 9293).
 
 use super::Seq;
 
@@ -118,47 +118,6 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// The options of a SYN that we use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SynOptions {
-    /// Maximum segment size.
-    pub mss: Option<u16>,
-    /// Window scale shift, as sent.
-    pub wscale: Option<u8>,
-}
-
-impl SynOptions {
-    /// Walks the options; the first occurrence of each counts, and a malformed length ends the
-    /// walk [TCP-31].
-    pub fn parse(mut data: &[u8]) -> Self {
-        let mut out = Self::default();
-        while let Some((&kind, rest)) = data.split_first() {
-            match kind {
-                0 => break,
-                1 => {
-                    data = rest;
-                    continue;
-                }
-                _ => {}
-            }
-            let Some(&len) = rest.first() else { break };
-            let Some((option, rest)) = data.split_at_checked(usize::from(len)) else { break };
-            match *option {
-                [2, 4, a, b] => {
-                    out.mss.get_or_insert_with(|| u16::from_be_bytes([a, b]));
-                }
-                [3, 3, shift] => {
-                    out.wscale.get_or_insert(shift);
-                }
-                [] | [_] => break,
-                _ => {}
-            }
-            data = rest;
-        }
-        out
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -170,21 +129,6 @@ impl SynOptions {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    // [TCP-31] Unknown options are skipped, malformed ones end the walk.
-    #[test]
-    fn syn_options() {
-        let p = SynOptions::parse;
-        let both = SynOptions { mss: Some(1460), wscale: Some(7) };
-        assert_eq!(p(&[2, 4, 5, 0xb4, 1, 3, 3, 7]), both);
-        assert_eq!(p(&[4, 2, 8, 10, 1, 1, 1, 1, 2, 2, 2, 2, 2, 4, 5, 0xb4, 3, 3, 7]), both);
-        assert_eq!(p(&[2, 4, 5, 0xb4, 2, 4, 0, 1]).mss, Some(1460));
-        assert_eq!(p(&[3, 0, 2, 4, 5, 0xb4]), SynOptions::default());
-        assert_eq!(p(&[3, 1, 2, 4, 5, 0xb4]), SynOptions::default());
-        assert_eq!(p(&[3, 255, 7]), SynOptions::default());
-        assert_eq!(p(&[0, 2, 4, 5, 0xb4]), SynOptions::default());
-        assert_eq!(p(&[2]), SynOptions::default());
-    }
 
     // [TCP-3] Data offsets out of bounds are an error of their own.
     #[test]
@@ -204,9 +148,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(data in proptest::collection::vec(any::<u8>(), 0..80)) {
-            if let Ok(s) = Segment::parse(&data) {
-                let _ = SynOptions::parse(s.options);
-            }
+            let _ = Segment::parse(&data);
         }
     }
 }

@@ -35,6 +35,137 @@ fn no_window_scale_unless_offered() {
     assert!(got[0].win > 60000, "unscaled: {}", got[0].win);
 }
 
+/// MSS 1460, SACK permitted, timestamps, window scale 7: what Linux offers.
+fn linux(value: u32, echo: u32) -> Vec<u8> {
+    let [v, e] = [value, echo].map(u32::to_be_bytes);
+    [&[2, 4, 5, 0xb4, 4, 2, 8, 10], &v[..], &e, &[1, 3, 3, 7]].concat()
+}
+
+/// The timestamps of a segment that has no other options.
+fn stamps(s: &Seg) -> (u32, u32) {
+    let opts: [u8; 12] = s.opts[..].try_into().unwrap();
+    assert_eq!(opts[..4], [1, 1, 8, 10]);
+    let word = |at: usize| u32::from_be_bytes(opts[at..at + 4].try_into().unwrap());
+    (word(4), word(8))
+}
+
+// [W-1, TCP-28] A SYN,ACK carries what the SYN offered, and nothing else.
+#[test]
+fn synack_answers_what_was_offered() {
+    let ms = |w: &World| (w.now / 1000) as u32 + w.ts_offset;
+    let cases: [(&[u8], &[u8]); 5] = [
+        (&[], &[]),
+        (&[4, 2, 0, 0], &[1, 1, 4, 2]),
+        (&[3, 3, 7, 0], &[1, 3, 3, 8]),
+        (&[4, 2, 3, 3, 7, 0, 0, 0], &[1, 1, 4, 2, 1, 3, 3, 8]),
+        // Malformed: as good as not offered.
+        (&[8, 9, 0, 0, 0, 7, 0, 0, 0, 0, 4, 3], &[]),
+    ];
+    for (offered, answered) in cases {
+        let mut w = World::new();
+        let got = w.guest_sends(&[seg(SYN, G, 0).opts(offered)]);
+        assert_eq!(got[0].opts, [&[2, 4, 0xf0, 0], answered].concat(), "{offered:?}");
+    }
+    let mut w = World::new();
+    let [a, b, c, d] = ms(&w).to_be_bytes();
+    let got = w.guest_sends(&[seg(SYN, G, 0).opts(&linux(77, 0))]);
+    let want = [2, 4, 0xf0, 0, 4, 2, 8, 10, a, b, c, d, 0, 0, 0, 77, 1, 3, 3, 8];
+    assert_eq!(got[0].opts, want);
+    let mut w = World::new();
+    let got = w.guest_sends(&[seg(SYN, G, 0).opts(&[8, 10, 0, 0, 0, 78, 0, 0, 0, 0, 0, 0])]);
+    assert_eq!(got[0].opts, [2, 4, 0xf0, 0, 1, 1, 8, 10, a, b, c, d, 0, 0, 0, 78]);
+}
+
+// [W-1] The SYN,ACK to a repeated SYN echoes the later timestamp.
+#[test]
+fn synack_echoes_the_latest_syn() {
+    let mut w = World::new();
+    w.guest_sends(&[seg(SYN, G, 0).opts(&linux(77, 0))]);
+    w.run(S);
+    w.sent();
+    for (value, echo) in [(1077, 1077), (900, 1077)] {
+        let got = w.guest_sends(&[seg(SYN, G, 0).opts(&linux(value, 0))]);
+        assert_eq!(got[0].opts[12..16], u32::to_be_bytes(echo));
+    }
+}
+
+// [W-1] Timestamps on every segment once they are agreed upon, and room is left for them.
+#[test]
+fn timestamps_on_every_segment() {
+    for inbound in [false, true] {
+        for v6 in [false, true] {
+            let mut w = World::new();
+            w.v6 = v6;
+            let s = if inbound {
+                let s = w.accept(4000);
+                w.sent();
+                let got = w.guest_sends(&[inb(SYN | ACK, G, US + 1).opts(&linux(500, 1))]);
+                assert_eq!(stamps(&got[0]).1, 500);
+                s.0 as usize
+            } else {
+                w.guest_sends(&[seg(SYN, G, 0).opts(&linux(500, 0))]);
+                w.guest_sends(&[seg(ACK, G + 1, US + 1).opts(&linux_ts(501, 1))]);
+                0
+            };
+            let say = |flags, s, a| if inbound { inb(flags, s, a) } else { seg(flags, s, a) };
+            let echo = if inbound { 500 } else { 501 };
+            let start = w.now;
+            let got = w.peer_writes(s, &[5; 50_000]);
+            assert_eq!(got.iter().map(|s| s.data.len()).sum::<usize>(), 50_000);
+            for s in &got {
+                assert!(s.data.len() <= 1448);
+                assert_eq!(stamps(s), ((start / 1000) as u32 + w.ts_offset, echo));
+            }
+            assert_eq!(got[0].data.len(), 1448);
+            w.run(2000);
+            // An acknowledgement of data, an answer to a keepalive, a keepalive, a reset.
+            let ack = US + 1 + 50_000;
+            let mut got = w.guest_sends(&[say(ACK, G + 1, ack).opts(&linux_ts(600, 1)).data(b"x")]);
+            got.extend(w.guest_sends(&[say(ACK, G, ack).opts(&linux_ts(600, 1))]));
+            w.keepalive_scan();
+            w.keepalive_scan();
+            got.extend(w.sent());
+            w.net.socks[s].peer_rst();
+            w.socket_events();
+            got.extend(w.sent());
+            assert!(got.len() >= 3 && got.last().unwrap().flags & RST != 0, "{got:?}");
+            for s in got {
+                assert_eq!(stamps(&s), ((w.now / 1000) as u32 + w.ts_offset, 600));
+            }
+            w.assert_clean();
+        }
+    }
+}
+
+// [W-1] A guest whose SYN,ACK has no options gets none: they hold only if both sides sent them.
+#[test]
+fn nothing_is_agreed_without_the_guest() {
+    let mut w = World::new();
+    let s = w.accept(4000).0 as usize;
+    w.sent();
+    let mut got = w.guest_sends(&[inb(SYN | ACK, G, US + 1)]);
+    got.extend(w.peer_writes(s, &[1; 1000]));
+    assert!(got.iter().all(|s| s.opts.is_empty()), "{got:?}");
+    assert_eq!(got.last().unwrap().data.len(), 1000 - 536);
+    assert!(got[0].win > 60_000, "unscaled: {}", got[0].win);
+}
+
+// The longest segments that there are fit a frame with timestamps too.
+#[test]
+fn longest_segments_with_timestamps() {
+    for v6 in [false, true] {
+        let mut w = World::new();
+        w.v6 = v6;
+        let mut opts = linux(500, 0);
+        opts[2..4].fill(0xff);
+        w.guest_sends(&[seg(SYN, G, 0).opts(&opts)]);
+        w.guest_sends(&[seg(ACK, G + 1, US + 1).opts(&linux_ts(501, 1)).win(2000)]);
+        let got = w.peer_writes(0, &[5; 200_000]);
+        assert_eq!(got.iter().map(|s| s.data.len()).sum::<usize>(), 200_000);
+        assert!(got[0].data.len() > 65_000);
+    }
+}
+
 // [TCP-14] Refused at once or later: RST,ACK that a guest in SYN-SENT believes.
 #[test]
 fn refused() {
@@ -191,7 +322,10 @@ fn inbound_retries() {
     while !w.table.is_empty() {
         for s in w.sent() {
             assert_eq!((s.flags, s.seq), (SYN, US));
-            assert_eq!(s.opts, [2, 4, 0xf0, 0, 1, 3, 3, 8]);
+            // Everything is offered; there is nothing to echo yet.
+            let [a, b, c, d] = ((w.now / 1000) as u32 + w.ts_offset).to_be_bytes();
+            let want = [2, 4, 0xf0, 0, 4, 2, 8, 10, a, b, c, d, 0, 0, 0, 0, 1, 3, 3, 8];
+            assert_eq!(s.opts, want);
             at.push((w.now - start) / S);
         }
         w.run(100_000);

@@ -110,6 +110,12 @@ pub fn decode(frame: &[u8]) -> Seg {
 /// MSS 1460 and window scale 7.
 pub const OPTIONS: [u8; 8] = [2, 4, 5, 0xb4, 1, 3, 3, 7];
 
+/// Timestamps as on every later segment of Linux.
+pub fn linux_ts(value: u32, echo: u32) -> Vec<u8> {
+    let [v, e] = [value, echo].map(u32::to_be_bytes);
+    [&[1, 1, 8, 10], &v[..], &e].concat()
+}
+
 /// The guest's initial sequence number in most tests, and ours.
 pub const G: u32 = 1000;
 pub const US: u32 = 5000;

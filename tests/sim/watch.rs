@@ -1,14 +1,22 @@
 //! Watches both directions of the wire and checks what must hold for every connection, whatever
 //! the test is about.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use passt::wire::{Body, Endpoint, Frame, Segment, Seq, SynOptions, TcpFlags, proto};
+use passt::wire::{
+    Body, Endpoint, Frame, SackBlocks, Segment, Seq, SynOptions, TcpFlags, Timestamps, proto,
+};
 
 #[derive(Debug, Default)]
 struct Wire {
     our_scale: Option<u8>,
     guest_scale: Option<u8>,
+    /// What the guest's SYN offered, and whether ours did.
+    guest_offer: SynOptions,
+    our_offer: SynOptions,
+    /// Our last timestamp, and every one the guest sent.
+    stamp: Option<u32>,
+    guest_stamps: HashSet<u32>,
     mss: u16,
     /// Highest acknowledgement we sent.
     acked: Option<Seq>,
@@ -22,6 +30,30 @@ struct Wire {
     /// End of what we sent.
     sent: Option<Seq>,
     fin: Option<Seq>,
+}
+
+impl Wire {
+    /// What was agreed upon, and only that.
+    fn check_options(&mut self, seg: &Segment<'_>, any: bool) {
+        let stamps = Timestamps::find(seg.options);
+        if let Some(stamps) = stamps {
+            if let Some(last) = self.stamp {
+                assert!(!Seq(stamps.value).before(Seq(last)), "our clock went back: {seg:?}");
+            }
+            self.stamp = Some(stamps.value);
+            let known = self.guest_stamps.contains(&stamps.echo);
+            assert!(known || stamps.echo == 0, "echo of what was never sent: {seg:?}");
+        }
+        if any {
+            return;
+        }
+        let both = self.our_offer.timestamps.is_some() && self.guest_offer.timestamps.is_some();
+        assert_eq!(stamps.is_some(), both, "timestamps: {seg:?}");
+        let blocks = SackBlocks::find(seg.options);
+        assert!(blocks.is_empty(), "blocks: {seg:?}");
+        let len = if both { usize::from(Timestamps::LEN) } else { 0 };
+        assert_eq!(seg.options.len(), len, "other options: {seg:?}");
+    }
 }
 
 /// Every connection ever seen, by the guest's and our endpoint.
@@ -45,12 +77,14 @@ impl Watch {
         if seg.flags.has(TcpFlags::SYN) {
             wire.guest_isn = Some(seg.seq);
             let options = SynOptions::parse(seg.options);
+            wire.guest_offer = options;
             wire.guest_scale = Some(options.wscale.unwrap_or(0).min(14));
             if options.wscale.is_none() {
                 wire.our_scale = Some(0);
             }
             wire.mss = options.mss.unwrap_or(536).max(48);
         }
+        wire.guest_stamps.extend(Timestamps::find(seg.options).map(|t| t.value));
         if seg.flags.has(TcpFlags::ACK) {
             let shift =
                 if seg.flags.has(TcpFlags::SYN) { 0 } else { wire.guest_scale.unwrap_or(0) };
@@ -78,6 +112,8 @@ impl Watch {
                 *wire = Wire {
                     guest_isn: wire.guest_isn,
                     guest_scale: wire.guest_scale,
+                    guest_offer: wire.guest_offer,
+                    guest_stamps: std::mem::take(&mut wire.guest_stamps),
                     our_scale: wire.our_scale.filter(|s| *s == 0),
                     mss: wire.mss,
                     ..Wire::default()
@@ -87,10 +123,17 @@ impl Watch {
                 wire.our_scale = SynOptions::parse(seg.options).wscale;
             }
             wire.isn = Some(seg.seq);
+            wire.our_offer = SynOptions::parse(seg.options);
+            if seg.flags.has(TcpFlags::ACK) && !hostile {
+                let (ours, guests) = (wire.our_offer, wire.guest_offer);
+                assert_eq!(ours.sack_permitted, guests.sack_permitted);
+                assert_eq!(ours.timestamps.is_some(), guests.timestamps.is_some());
+                assert_eq!(ours.wscale.is_some(), guests.wscale.is_some(), "[TCP-28]");
+            }
         } else {
             assert!(seg.flags.has(TcpFlags::ACK), "[TCP-45] no ACK flag: {seg:?}");
-            assert!(seg.options.is_empty(), "options on {seg:?}");
         }
+        wire.check_options(&seg, syn || hostile);
         if seg.flags.has(TcpFlags::ACK) {
             let shift = if syn { 0 } else { wire.our_scale.unwrap_or(0) };
             if let Some(acked) = wire.acked {
@@ -128,7 +171,8 @@ impl Watch {
                 assert!(!end.after(limit), "beyond the guest's window {edge:?}: {seg:?}");
             }
         }
-        assert!(seg.payload.len() <= usize::from(wire.mss.max(536)), "longer than the MSS");
+        let whole = seg.payload.len() + if syn { 0 } else { seg.options.len() };
+        assert!(whole <= usize::from(wire.mss.max(536)), "longer than the MSS");
         if let Some(fin) = wire.fin {
             assert!(!end.after(fin.add(1)), "sent beyond our FIN: {seg:?}");
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use passt::config::Lease;
 use passt::flow::{Drops, FlowId, Index, Pool, Table};
 use passt::services::{Outcome as Service, Reply, arp, ndp};
-use passt::translate::tcp::{Opened, SocketReady, Tcp, answer_stray};
+use passt::translate::tcp::{Opened, Origin, SocketReady, Tcp, answer_stray};
 use passt::translate::{Io, Now, SockId, Verdict};
 use passt::wire::{Addr, Body, Endpoint, Frame, Mac, Segment, Seq, TcpFlags, proto};
 
@@ -31,6 +31,8 @@ pub struct World {
     pub now: u64,
     /// Our next initial sequence number.
     pub isn: u32,
+    /// What our timestamps are ahead of the clock.
+    pub ts_offset: u32,
     pub watch: Watch,
     /// Sockets of all flows ever, in order.
     pub flows: Vec<(FlowId, SockId)>,
@@ -108,6 +110,7 @@ impl World {
             lease: lease(mtu),
             now: 1_000_000,
             isn: 5000,
+            ts_offset: 0x4000_0000,
             watch: Watch::default(),
             flows: vec![],
             ends: BTreeMap::new(),
@@ -187,8 +190,8 @@ impl World {
                 continue;
             }
             let id = self.table.next_id().unwrap();
-            let isn = Seq(self.isn);
-            match Tcp::from_guest(id, (ours, guest), ours, &seg, isn, &mut io!(self)) {
+            let origin = self.origin();
+            match Tcp::from_guest(id, (ours, guest), ours, &seg, origin, &mut io!(self)) {
                 Opened::Flow(flow) => {
                     self.flows.push((id, flow.sock));
                     self.table.insert(flow).unwrap();
@@ -206,6 +209,10 @@ impl World {
         self.socket_events();
     }
 
+    fn origin(&self) -> Origin {
+        Origin { isn: Seq(self.isn), ts_offset: self.ts_offset }
+    }
+
     /// A peer connects; its port is `port`, the guest's is 80.
     pub fn accept(&mut self, port: u16) -> SockId {
         self.accept_on(port, 80)
@@ -215,7 +222,7 @@ impl World {
         let sock = self.net.accept();
         let ours = Endpoint::new(self.peer(), port);
         let guest = Endpoint::new(self.guest(), guest_port);
-        let flow = Tcp::from_peer(sock, (ours, guest), Seq(self.isn), &mut io!(self));
+        let flow = Tcp::from_peer(sock, (ours, guest), self.origin(), &mut io!(self));
         let hash = self.index.hash(&flow.tuple());
         let id = self.table.insert(flow).unwrap();
         self.index.insert(hash, id.index);

@@ -128,7 +128,7 @@ impl Tcp {
         if ack != acked || worth || self.events.has(Events::FORCE_ACK) {
             self.events.clear(Events::FORCE_ACK);
             let seq = self.acceptable_seq();
-            if !self.emit(io, TcpFlags::ACK, seq, ack, window, &[], 0) {
+            if !self.emit(io, TcpFlags::ACK, seq, ack, window, 0) {
                 // The link lost it: try again before the guest has to.
                 self.events.set(Events::FORCE_ACK);
                 self.arm_ack(io);

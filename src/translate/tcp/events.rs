@@ -53,6 +53,10 @@ impl Events {
 
     /// A local peer was slower to answer than we are to acknowledge: do not wait for its answer.
     pub const QUICK_ACK: Self = Self(1 << 22);
+    /// Both sides offered timestamps, so every segment carries them (RFC 7323, 3.2).
+    pub const TIMESTAMPS: Self = Self(1 << 23);
+    /// Both sides permitted SACK blocks (RFC 2018, 2).
+    pub const SACK: Self = Self(1 << 24);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -83,7 +87,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 23] = [
+        const NAMES: [&str; 25] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -107,6 +111,8 @@ impl std::fmt::Debug for Events {
             "drained",
             "parked",
             "quick-ack",
+            "timestamps",
+            "sack",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

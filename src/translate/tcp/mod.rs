@@ -36,10 +36,11 @@ mod receive;
 mod reset;
 mod segment;
 mod send;
+mod stamps;
 mod timer;
 
 pub use events::Events;
-pub use open::{Opened, mss_to_offer};
+pub use open::{Opened, Origin, mss_to_offer};
 pub use reset::answer_stray;
 pub use timer::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady};
 
@@ -107,8 +108,13 @@ pub struct Tcp {
 
     /// Round-trip time to the peer, microseconds, as last seen.
     rtt_us: u32,
-    /// The guest's maximum segment size.
+    /// Payload of a segment to the guest: its maximum segment size less the options that we put
+    /// on every segment (RFC 9293, 3.7.1).
     gmss: u16,
+    /// The guest's latest timestamp that we owe it an echo of (TS.Recent of RFC 7323, 4.3).
+    ts_recent: u32,
+    /// What our timestamps are ahead of the clock.
+    ts_offset: u32,
     /// Shift of the guest's windows.
     gws: u8,
     /// Shift of ours.
@@ -129,7 +135,7 @@ pub struct Tcp {
     undiscarded: u8,
 }
 
-const _: () = assert!(size_of::<Tcp>() <= 192);
+const _: () = assert!(size_of::<Tcp>() <= 248);
 
 impl Tcp {
     /// The flow's key in the index.

@@ -4,7 +4,9 @@ use super::{DEFAULT_MSS, Events, MIN_MSS, OUR_SCALE, Tcp};
 use crate::config::Lease;
 use crate::flow::{Backlog, DropReason, FlowId};
 use crate::translate::{Connected, Deadline, FrameOut, HostError, Io, SockId, TcpSockets, Verdict};
-use crate::wire::{Endpoint, IcmpError, Segment, Seq, SynOptions, TcpFlags, Unreachable};
+use crate::wire::{
+    Endpoint, IcmpError, Segment, Seq, SynOptions, TcpFlags, TcpOptions, Timestamps, Unreachable,
+};
 
 /// Largest payload of an IPv4 or IPv6 packet with plain TCP headers, in multiples of four.
 const MAX_MSS: [u16; 2] = [65492, 65472];
@@ -17,6 +19,16 @@ const LINEAR_RETRIES: u8 = 4;
 
 /// Retransmissions of SYN or SYN,ACK before we give up.
 const MAX_SYN_RETRIES: u8 = 7;
+
+/// Where our numbers on a connection begin. Both must be such that nobody can guess them.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Our initial sequence number.
+    pub isn: Seq,
+    /// What our timestamps are ahead of the clock; the same for every connection of one tuple,
+    /// so that they grow from each to the next (RFC 7323, 5.4 and 7.1).
+    pub ts_offset: u32,
+}
 
 /// What came of the guest's SYN.
 #[derive(Debug)]
@@ -39,17 +51,16 @@ pub fn mss_to_offer(lease: &Lease, v4: bool) -> u16 {
 impl Tcp {
     /// The guest's SYN: connects to `to` on the host [TCP-12].
     ///
-    /// `isn` is our initial sequence number. The caller has checked that both ends can be ends
-    /// of a connection [TCP-13].
+    /// The caller has checked that both ends can be ends of a connection [TCP-13].
     pub fn from_guest<O: FrameOut, N: TcpSockets>(
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
         to: Endpoint,
         seg: &Segment<'_>,
-        isn: Seq,
+        origin: Origin,
         io: &mut Io<'_, O, N>,
     ) -> Opened {
-        let mut flow = Self::new(ours, guest, SockId(-1), isn);
+        let mut flow = Self::new(ours, guest, SockId(-1), origin);
         flow.rx_next = seg.seq.add(1);
         flow.rx_acked = flow.rx_next;
         flow.rx_edge = flow.rx_next;
@@ -106,10 +117,10 @@ impl Tcp {
     pub fn from_peer<O: FrameOut, N: TcpSockets>(
         sock: SockId,
         (ours, guest): (Endpoint, Endpoint),
-        isn: Seq,
+        origin: Origin,
         io: &mut Io<'_, O, N>,
     ) -> Self {
-        let mut flow = Self::new(ours, guest, sock, isn);
+        let mut flow = Self::new(ours, guest, sock, origin);
         flow.events.set(Events::SYN_SENT.or(Events::INBOUND).or(Events::ACTIVE));
         // Whatever the peer sent already waits in the socket.
         flow.events.set(Events::READABLE);
@@ -117,7 +128,8 @@ impl Tcp {
         flow
     }
 
-    fn new(ours: Endpoint, guest: Endpoint, sock: SockId, isn: Seq) -> Self {
+    fn new(ours: Endpoint, guest: Endpoint, sock: SockId, origin: Origin) -> Self {
+        let Origin { isn, ts_offset } = origin;
         Self {
             ours,
             guest,
@@ -138,6 +150,8 @@ impl Tcp {
             rto_at: Deadline::NEVER,
             rtt_us: 0,
             gmss: DEFAULT_MSS,
+            ts_recent: 0,
+            ts_offset,
             gws: 0,
             ows: OUR_SCALE,
             ack_tries: 0,
@@ -150,11 +164,21 @@ impl Tcp {
         }
     }
 
-    /// Takes MSS and window scale from the guest's SYN or SYN,ACK [TCP-32, TCP-33].
+    /// Takes what the guest's SYN or SYN,ACK offers [TCP-32, TCP-33]. We offer everything that we
+    /// know in our SYN, and in a SYN,ACK all that was offered: so all of it is agreed upon.
     fn guest_options(&mut self, options: &SynOptions) {
         let [max4, max6] = MAX_MSS;
         let max = if self.guest.addr.is_v4() { max4 } else { max6 };
         self.gmss = options.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, max) & !3;
+        if options.sack_permitted {
+            self.events.set(Events::SACK);
+        }
+        if let Some(stamps) = options.timestamps {
+            self.events.set(Events::TIMESTAMPS);
+            self.ts_recent = stamps.value;
+            // The size that the guest names does not count options (RFC 9293, 3.7.1).
+            self.gmss = self.gmss.saturating_sub(Timestamps::LEN);
+        }
         match options.wscale {
             Some(shift) => {
                 // RFC 7323, 2.3: larger shifts count as 14.
@@ -184,6 +208,9 @@ impl Tcp {
             // The same SYN again: our SYN,ACK was lost, or the peer takes its time. A SYN with
             // another number is a restarted guest, which the SYN,ACK makes reset the old
             // connection (RFC 9293, 3.5.1).
+            if seg.seq == self.rx_next.sub(1) {
+                self.take_timestamp(seg, seg.seq);
+            }
             if self.events.has(Events::SYNACK_SENT) {
                 self.send_synack(io);
             }
@@ -234,7 +261,7 @@ impl Tcp {
     /// reset makes it forget that one, ours goes on (RFC 9293, 3.10.7.3 and 3.10.7.4).
     fn refuse_ack<O: FrameOut, N>(&mut self, seg: &Segment<'_>, io: &mut Io<'_, O, N>) -> Verdict {
         io.drop(DropReason::BadSegment);
-        self.emit(io, TcpFlags::RST, seg.ack, Seq(0), 0, &[], 0);
+        self.emit(io, TcpFlags::RST, seg.ack, Seq(0), 0, 0);
         Verdict::Keep
     }
 
@@ -250,28 +277,34 @@ impl Tcp {
     pub(super) fn send_synack<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         self.events.set(Events::SYNACK_SENT);
         let window = self.first_window(io);
-        let options = self.syn_options(io.lease, self.events.has(Events::SCALED));
+        let offer = Offer {
+            scale: self.events.has(Events::SCALED),
+            sack: self.events.has(Events::SACK),
+            timestamps: self.events.has(Events::TIMESTAMPS),
+        };
+        let options = self.syn_options(&offer, io);
         let flags = TcpFlags::SYN.with(TcpFlags::ACK);
         let (seq, ack) = (self.tx_next.sub(1), self.rx_next);
-        self.emit(io, flags, seq, ack, window, options.as_slice(), 0);
+        self.emit_with(io, flags, seq, ack, window, options.as_slice(), 0);
         self.arm_handshake(io);
     }
 
     fn send_syn<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
-        let options = self.syn_options(io.lease, true);
+        let offer = Offer { scale: true, sack: true, timestamps: true };
+        let options = self.syn_options(&offer, io);
         let seq = self.tx_next.sub(1);
         // The window of a SYN promises nothing yet; the SYN,ACK's answer carries the real one.
-        self.emit(io, TcpFlags::SYN, seq, Seq(0), FIRST_SYN_WINDOW, options.as_slice(), 0);
+        self.emit_with(io, TcpFlags::SYN, seq, Seq(0), FIRST_SYN_WINDOW, options.as_slice(), 0);
         self.arm_handshake(io);
     }
 
-    fn syn_options(&self, lease: &Lease, scale: bool) -> SynOptionBytes {
-        let [a, b] = mss_to_offer(lease, self.guest.addr.is_v4()).to_be_bytes();
-        if scale {
-            SynOptionBytes { bytes: [2, 4, a, b, 1, 3, 3, OUR_SCALE], len: 8 }
-        } else {
-            SynOptionBytes { bytes: [2, 4, a, b, 0, 0, 0, 0], len: 4 }
-        }
+    fn syn_options<O, N>(&self, offer: &Offer, io: &Io<'_, O, N>) -> TcpOptions {
+        TcpOptions::syn(&SynOptions {
+            mss: Some(mss_to_offer(io.lease, self.guest.addr.is_v4())),
+            wscale: offer.scale.then_some(OUR_SCALE),
+            sack_permitted: offer.sack,
+            timestamps: offer.timestamps.then(|| self.timestamps(io.now)),
+        })
     }
 
     fn arm_handshake<O, N>(&mut self, io: &Io<'_, O, N>) {
@@ -301,13 +334,10 @@ impl Tcp {
 /// Window of our SYN: one initial window of a modern sender (RFC 6928).
 const FIRST_SYN_WINDOW: u16 = 14600;
 
-struct SynOptionBytes {
-    bytes: [u8; 8],
-    len: usize,
-}
-
-impl SynOptionBytes {
-    fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
+/// What we offer besides a segment size: everything in a SYN, in a SYN,ACK what the guest offered
+/// [TCP-28].
+struct Offer {
+    scale: bool,
+    sack: bool,
+    timestamps: bool,
 }

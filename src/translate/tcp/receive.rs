@@ -86,6 +86,7 @@ impl Tcp {
             io.drop(DropReason::BadSegment);
             return Verdict::Keep;
         }
+        self.take_timestamp(seg, self.rx_acked);
         if let Some(verdict) = self.on_ack(seg, io) {
             return verdict;
         }

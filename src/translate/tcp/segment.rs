@@ -19,8 +19,26 @@ impl Tcp {
 
     /// Sends a segment whose first `len` payload bytes are in the link's buffer already.
     /// False if the link lost it.
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of a TCP header")]
     pub(super) fn emit<O: FrameOut, N>(
+        &mut self,
+        io: &mut Io<'_, O, N>,
+        flags: TcpFlags,
+        seq: Seq,
+        ack: Seq,
+        window: u16,
+        len: usize,
+    ) -> bool {
+        if self.events.has(Events::TIMESTAMPS) {
+            let options = self.timestamps(io.now).encode();
+            self.emit_with(io, flags, seq, ack, window, &options, len)
+        } else {
+            self.emit_with(io, flags, seq, ack, window, &[], len)
+        }
+    }
+
+    /// The same with these options and no others.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of a TCP header")]
+    pub(super) fn emit_with<O: FrameOut, N>(
         &mut self,
         io: &mut Io<'_, O, N>,
         flags: TcpFlags,
@@ -53,13 +71,13 @@ impl Tcp {
         if self.events.has(Events::SYN_SENT) {
             // Nothing of the guest is known that could be acknowledged; an acknowledgement of
             // something else would make it ignore the reset.
-            self.emit(io, TcpFlags::RST, self.tx_next, Seq(0), 0, &[], 0);
+            self.emit(io, TcpFlags::RST, self.tx_next, Seq(0), 0, 0);
             return;
         }
         // A guest in SYN-SENT needs the ACK flag to believe the reset [TCP-14].
         let flags = TcpFlags::RST.with(TcpFlags::ACK);
         let refused = self.events.has(Events::CONNECTING) && !self.events.has(Events::SYNACK_SENT);
         let seq = if refused { self.tx_next.sub(1) } else { self.acceptable_seq() };
-        self.emit(io, flags, seq, self.rx_next, 0, &[], 0);
+        self.emit(io, flags, seq, self.rx_next, 0, 0);
     }
 }

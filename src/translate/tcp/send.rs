@@ -5,8 +5,8 @@ use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, Peeked, TcpSockets, Verdict};
 use crate::wire::{Segment, TcpFlags};
 
-/// Longest payload of one frame: 64 KiB less the longest plain headers.
-const MAX_PAYLOAD: u32 = 65_475;
+/// Longest payload of one frame: 64 KiB less the longest headers, timestamps among them.
+const MAX_PAYLOAD: u32 = 65_463;
 
 /// Bytes moved to the guest per visit, so that one flow cannot starve the others.
 const BUDGET: u32 = 128 * 1024;
@@ -54,7 +54,7 @@ impl Tcp {
                     };
                     let flags = TcpFlags::ACK.with(TcpFlags::PSH);
                     let seq = self.tx_next;
-                    if !self.emit(io, flags, seq, ack, window, &[], n) {
+                    if !self.emit(io, flags, seq, ack, window, n) {
                         // Lost on the link: take it back and try again in a moment.
                         io.drop(crate::flow::DropReason::LinkFull);
                         if !io.net.seek(self.sock, self.tx_next.since(self.tx_base)) {
@@ -126,7 +126,7 @@ impl Tcp {
         let (ack, window) = self.piggyback(io);
         let flags = TcpFlags::FIN.with(TcpFlags::ACK);
         let seq = self.tx_next;
-        self.emit(io, flags, seq, ack, window, &[], 0);
+        self.emit(io, flags, seq, ack, window, 0);
         self.events.set(Events::FIN_SENT.or(Events::END_KNOWN));
         self.events.clear(Events::READABLE);
         self.tx_next = self.tx_next.add(1);

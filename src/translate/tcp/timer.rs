@@ -98,7 +98,7 @@ impl Tcp {
         if self.events.has(Events::ESTABLISHED) && !heard {
             let window = self.window_field();
             let seq = self.tx_una.sub(1);
-            self.emit(io, TcpFlags::ACK, seq, self.rx_acked, window, &[], 0);
+            self.emit(io, TcpFlags::ACK, seq, self.rx_acked, window, 0);
         }
     }
 

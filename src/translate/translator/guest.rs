@@ -214,9 +214,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             return self.drops.count(DropReason::Martian);
         };
         let Some(id) = self.next_id() else { return };
-        let isn = self.isn(hash);
+        let origin = self.origin(hash);
         let (_, mut io) = self.split();
-        match Tcp::from_guest(id, (ours, guest), to, seg, isn, &mut io) {
+        match Tcp::from_guest(id, (ours, guest), to, seg, origin, &mut io) {
             Opened::Flow(flow) => {
                 log::debug!("flow {}: TCP {guest} -> {ours} ({to})", id.index);
                 self.enter(hash, Flow::Tcp(flow));
@@ -226,11 +226,15 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     }
 
     /// RFC 6528: a keyed hash of the connection plus a clock that ticks every 32 ns [TCP-35].
-    pub(super) fn isn(&self, hash: u64) -> Seq {
+    ///
+    /// The timestamps begin at one half of the hash: the sequence numbers do not give it away,
+    /// nor it them.
+    pub(super) fn origin(&self, hash: u64) -> tcp::Origin {
         let ticks = self.now.0.wrapping_mul(1000) >> 5;
         let [high, low] = [hash >> 32, hash].map(|h| (h & 0xffff_ffff) as u32);
         #[expect(clippy::cast_possible_truncation, reason = "the clock wraps")]
-        Seq((high ^ low).wrapping_add(ticks as u32))
+        let isn = Seq((high ^ low).wrapping_add(ticks as u32));
+        tcp::Origin { isn, ts_offset: low }
     }
 
     /// Lets every flow of the batch acknowledge and send on.

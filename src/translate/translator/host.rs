@@ -128,9 +128,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             self.drops.count(DropReason::Martian);
             return self.net.abort(sock);
         };
-        let isn = self.isn(hash);
+        let origin = self.origin(hash);
         let (_, mut io) = self.split();
-        let flow = Tcp::from_peer(sock, (tuple.ours, tuple.guest), isn, &mut io);
+        let flow = Tcp::from_peer(sock, (tuple.ours, tuple.guest), origin, &mut io);
         log::debug!("flow {}: TCP {peer} ({}) -> {}", id.index, tuple.ours, tuple.guest);
         self.enter(hash, Flow::Tcp(flow));
     }

@@ -24,7 +24,7 @@ pub(super) enum Flow {
     SpliceUdp(SpliceUdp),
 }
 
-const _: () = assert!(size_of::<Option<Flow>>() <= 192);
+const _: () = assert!(size_of::<Option<Flow>>() <= 256);
 
 impl Flow {
     /// The flow's key in the index; `None` for one that only events of its sockets concern.

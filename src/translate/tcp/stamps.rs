@@ -1,0 +1,42 @@
+//! Timestamps of an established connection (RFC 7323).
+//!
+//! Our clock ticks once a millisecond, from an offset that differs for every pair of endpoints.
+//! What we echo is the timestamp of the segment that moved, or would have moved, our last
+//! acknowledgement, so that the guest measures the time to the acknowledgement and not less.
+
+use super::{Events, Tcp};
+use crate::translate::Now;
+use crate::wire::{Segment, Seq, Timestamps};
+
+impl Tcp {
+    /// Our clock.
+    pub(super) fn ts_now(&self, now: Now) -> u32 {
+        // It wraps, as the field does.
+        let low = u32::try_from(now.ms() & 0xffff_ffff).unwrap_or(0);
+        low.wrapping_add(self.ts_offset)
+    }
+
+    /// The option for a segment that leaves now.
+    pub(super) fn timestamps(&self, now: Now) -> Timestamps {
+        Timestamps { value: self.ts_now(now), echo: self.ts_recent }
+    }
+
+    /// Remembers the timestamp of an acceptable segment, if it is to be echoed: not before a later
+    /// one, and only of a segment that begins at or before `acked`, what we acknowledged last
+    /// (RFC 7323, 4.3).
+    pub(super) fn take_timestamp(&mut self, seg: &Segment<'_>, acked: Seq) {
+        if !self.events.has(Events::TIMESTAMPS) || seg.seq.after(acked) {
+            return;
+        }
+        if let Some(stamps) = Timestamps::find(seg.options)
+            && !is_before(stamps.value, self.ts_recent)
+        {
+            self.ts_recent = stamps.value;
+        }
+    }
+}
+
+/// Timestamps wrap and compare as sequence numbers do (RFC 7323, 5.2).
+fn is_before(a: u32, b: u32) -> bool {
+    Seq(a).before(Seq(b))
+}
