@@ -18,6 +18,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod ahead;
 mod drops;
 mod index;
 mod pool;

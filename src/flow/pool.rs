@@ -8,18 +8,24 @@
 //! edge it asks [`Pool::promise`], and gives back what the socket has taken meanwhile. The sum of
 //! promises never exceeds the pool, so a promised byte always finds room.
 //!
+//! What arrives ahead of a hole is written where it belongs in the same chain
+//! ([`Pool::keep_ahead`]), which so never holds more than was promised (`ahead.rs`).
+//!
 //! Chunks are reserved as address space at start and touched when first used.
 
 use std::io::IoSlice;
 
+use super::ahead::Ahead;
+
 /// Bytes in a chunk.
 pub const CHUNK: usize = 4096;
 
-/// What a flow with a promise may waste: part of the first and part of the last chunk.
-const SLACK: usize = 2 * CHUNK;
+/// What a flow with a promise may use besides: part of the first and part of the last chunk, and
+/// the table of what is ahead of a hole.
+const SLACK: usize = 3 * CHUNK;
 
 /// No chunk.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Chunk {
@@ -40,7 +46,7 @@ pub struct Pool {
     promised: usize,
 }
 
-/// One flow's part of the pool; 16 bytes, plain data.
+/// One flow's part of the pool; 24 bytes, plain data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
     head: u32,
@@ -49,13 +55,15 @@ pub struct Backlog {
     len: u32,
     /// Consumed bytes of the first chunk.
     start: u16,
-    /// Filled bytes of the last chunk.
-    end: u16,
+    /// Chunks in the chain.
+    chunks: u16,
+    /// What is ahead of a hole.
+    pub(super) ahead: Ahead,
 }
 
 impl Default for Backlog {
     fn default() -> Self {
-        Self { head: NONE, tail: NONE, len: 0, start: 0, end: 0 }
+        Self { head: NONE, tail: NONE, len: 0, start: 0, chunks: 0, ahead: Ahead::default() }
     }
 }
 
@@ -68,6 +76,11 @@ impl Backlog {
     /// True if nothing is queued.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The next `n` bytes of the chain are part of the queue.
+    pub(super) fn grow(&mut self, n: u32) {
+        self.len = self.len.saturating_add(n);
     }
 }
 
@@ -95,37 +108,70 @@ impl Pool {
     }
 
     /// Appends to a backlog; returns how much found room.
-    pub fn append(&mut self, b: &mut Backlog, mut data: &[u8]) -> usize {
-        let mut taken = 0usize;
-        while !data.is_empty() {
-            if b.tail == NONE || usize::from(b.end) >= CHUNK {
-                let Some(fresh) = self.take() else { break };
-                match self.chunks.get_mut(b.tail as usize) {
-                    Some(last) => last.next = fresh,
-                    None => {
-                        b.head = fresh;
-                        b.start = 0;
-                    }
-                }
-                b.tail = fresh;
-                b.end = 0;
-            }
-            let Some(room) =
-                self.chunks.get_mut(b.tail as usize).and_then(|c| c.data.get_mut(b.end.into()..))
-            else {
-                break;
-            };
+    pub fn append(&mut self, b: &mut Backlog, data: &[u8]) -> usize {
+        let written = self.write(b, b.len as usize, data);
+        b.grow(u32::try_from(written).unwrap_or(0));
+        written
+    }
+
+    /// Writes from `offset` on, counted from the front of the queue.
+    pub(super) fn write(&mut self, b: &mut Backlog, offset: usize, mut data: &[u8]) -> usize {
+        let mut at = usize::from(b.start).saturating_add(offset);
+        let Some(mut chunk) = self.chunk_at(b, at / CHUNK) else { return 0 };
+        let mut written = 0usize;
+        loop {
+            let room = self.chunks.get_mut(chunk as usize).map(|c| &mut c.data);
+            let room = room.and_then(|d| d.get_mut(at % CHUNK..)).unwrap_or_default();
             let n = room.len().min(data.len());
             let (now, later) = data.split_at(n);
             for (to, from) in room.chunks_mut(n.max(1)).zip(now.chunks(n.max(1))) {
                 to.copy_from_slice(from);
             }
+            written = written.saturating_add(n);
+            at = at.saturating_add(n);
             data = later;
-            taken = taken.saturating_add(n);
-            b.end = b.end.saturating_add(u16::try_from(n).unwrap_or(0));
-            b.len = b.len.saturating_add(u32::try_from(n).unwrap_or(0));
+            if data.is_empty() || n == 0 {
+                return written;
+            }
+            let Some(next) = self.following(b, chunk) else { return written };
+            chunk = next;
         }
-        taken
+    }
+
+    /// The chunk at this place in the chain, which is made longer if need be.
+    fn chunk_at(&mut self, b: &mut Backlog, n: usize) -> Option<u32> {
+        if b.chunks == 0 {
+            self.lengthen(b)?;
+        }
+        let last = usize::from(b.chunks).saturating_sub(1);
+        // Most data goes to the end.
+        let (mut chunk, skip) =
+            if n >= last { (b.tail, n.saturating_sub(last)) } else { (b.head, n) };
+        for _ in 0..skip {
+            chunk = self.following(b, chunk)?;
+        }
+        Some(chunk)
+    }
+
+    /// The chunk behind one of the chain, a new one if that was the last.
+    fn following(&mut self, b: &mut Backlog, chunk: u32) -> Option<u32> {
+        if chunk == b.tail {
+            self.lengthen(b)
+        } else {
+            self.chunks.get(chunk as usize).map(|c| c.next)
+        }
+    }
+
+    fn lengthen(&mut self, b: &mut Backlog) -> Option<u32> {
+        let chunks = b.chunks.checked_add(1)?;
+        let fresh = self.take()?;
+        match self.chunks.get_mut(b.tail as usize) {
+            Some(last) => last.next = fresh,
+            None => b.head = fresh,
+        }
+        b.tail = fresh;
+        b.chunks = chunks;
+        Some(fresh)
     }
 
     /// The queued bytes in order, as many slices as `out` holds; returns how many were filled.
@@ -152,27 +198,35 @@ impl Pool {
 
     /// Removes `n` bytes from the front; chunks emptied go back to the pool.
     pub fn consume(&mut self, b: &mut Backlog, n: usize) {
-        let mut n = n.min(b.len as usize);
+        let n = n.min(b.len as usize);
         b.len = b.len.saturating_sub(u32::try_from(n).unwrap_or(0));
-        while n > 0 {
-            let in_chunk = CHUNK.saturating_sub(b.start.into());
-            if n < in_chunk {
-                b.start = b.start.saturating_add(u16::try_from(n).unwrap_or(0));
-                break;
-            }
-            n = n.saturating_sub(in_chunk);
+        self.pass(b, n);
+    }
+
+    /// Moves the front on by `n` bytes that did not have to wait, so that what is ahead keeps its
+    /// place. The queue must be empty.
+    pub fn pass(&mut self, b: &mut Backlog, n: usize) {
+        let at = usize::from(b.start).saturating_add(n);
+        for _ in 0..at / CHUNK {
             self.pop(b);
         }
-        if b.len == 0 {
+        b.start = if b.chunks == 0 { 0 } else { u16::try_from(at % CHUNK).unwrap_or(0) };
+        self.clear_if_unused(b);
+    }
+
+    /// Gives the rest of the chain back once nothing is in it.
+    pub(super) fn clear_if_unused(&mut self, b: &mut Backlog) {
+        if b.len == 0 && b.ahead.is_empty() {
             self.clear(b);
         }
     }
 
     /// Gives back everything a backlog holds.
     pub fn clear(&mut self, b: &mut Backlog) {
-        while b.head != NONE {
+        while b.chunks != 0 {
             self.pop(b);
         }
+        self.forget(&mut b.ahead);
         *b = Backlog::default();
     }
 
@@ -181,20 +235,42 @@ impl Pool {
         self.used
     }
 
+    /// Gives the first chunk of the chain back, if there is one.
     fn pop(&mut self, b: &mut Backlog) {
-        let Some(chunk) = self.chunks.get_mut(b.head as usize) else {
-            b.head = NONE;
+        let first = b.head;
+        let Some(chunk) = self.chunks.get(first as usize) else {
+            b.chunks = 0;
             return;
         };
-        let next = chunk.next;
-        chunk.next = self.free;
-        self.free = b.head;
-        self.used = self.used.saturating_sub(1);
-        b.head = next;
-        b.start = 0;
+        b.head = chunk.next;
+        b.chunks = b.chunks.saturating_sub(1);
+        if b.chunks == 0 {
+            b.tail = NONE;
+        }
+        self.give_back(first);
     }
 
-    fn take(&mut self) -> Option<u32> {
+    /// The bytes of a chunk that was taken, to be used as its holder likes.
+    pub(super) fn chunk(&self, index: u32) -> Option<&[u8; CHUNK]> {
+        self.chunks.get(index as usize).map(|c| &c.data)
+    }
+
+    /// The same, to write.
+    pub(super) fn chunk_mut(&mut self, index: u32) -> Option<&mut [u8; CHUNK]> {
+        self.chunks.get_mut(index as usize).map(|c| &mut c.data)
+    }
+
+    /// Gives a chunk back that was taken.
+    pub(super) fn give_back(&mut self, index: u32) {
+        if let Some(chunk) = self.chunks.get_mut(index as usize) {
+            chunk.next = self.free;
+            self.free = index;
+            self.used = self.used.saturating_sub(1);
+        }
+    }
+
+    /// Takes a chunk.
+    pub(super) fn take(&mut self) -> Option<u32> {
         let index = if let Some(chunk) = self.chunks.get_mut(self.free as usize) {
             let index = self.free;
             self.free = chunk.next;
