@@ -108,7 +108,7 @@ fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> Option<()> {
 #[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
-    use crate::wire::{Addr, Endpoint, Mac, Path, Seq, TcpHead};
+    use crate::wire::{Addr, Endpoint, Mac, Path, Seq, TcpHead, Timestamps};
     use smoltcp::wire as smol;
 
     fn path(v6: bool) -> Path {
@@ -124,17 +124,19 @@ mod tests {
         }
     }
 
-    // [TCP-62] [TCP-88] Segments of the size asked for, PSH on the last, all checksums right.
+    // [TCP-62] [TCP-88] Segments of the size asked for, PSH on the last, all checksums right, the
+    // options on every one.
     #[test]
     fn tcp_trains_are_cut() {
-        for v6 in [false, true] {
+        let stamps = Timestamps { value: 77, echo: 88 }.encode();
+        for (v6, options) in [(false, &[][..]), (true, &[]), (false, &stamps), (true, &stamps)] {
             let p = path(v6);
             let tcp = TcpHead {
                 seq: Seq(u32::MAX - 1000),
                 ack: Seq(7),
                 flags: TcpFlags::ACK.with(TcpFlags::PSH),
                 window: 9,
-                options: &[],
+                options,
                 mss: 1400,
             };
             let payload: Vec<u8> = (0..5001u32).map(|n| n as u8).collect();
@@ -154,6 +156,7 @@ mod tests {
                 let t = smol::TcpPacket::new_checked(&frame[at..]).unwrap();
                 let (s, d) = (p.src.addr.to_ip(), p.dst.addr.to_ip());
                 assert!(t.verify_checksum(&s.into(), &d.into()));
+                assert_eq!(t.options(), options);
                 got.push((t.seq_number().0.cast_unsigned(), t.payload().to_vec(), t.psh()));
                 true
             }));

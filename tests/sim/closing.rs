@@ -60,19 +60,60 @@ fn simultaneous() {
     w.assert_clean();
 }
 
-// [TCP-76] A FIN ahead of missing data is ignored until the data has come.
+// [TCP-76] A FIN ahead of missing data counts when the data has come.
 #[test]
 fn fin_ahead_of_a_hole() {
     let mut w = World::new();
     let s = w.connected(Behaviour::default());
     let got = w.guest_sends(&[seg(ACK | FIN, G + 4, US + 1).data(b"def")]);
     assert_eq!(brief(&got), [(ACK, 1, 1, 0)]);
-    w.guest_sends(&[seg(ACK, G + 1, US + 1).data(b"abc")]);
     assert!(!w.net.socks[s].peer_eof);
-    // Together with data we have.
-    let got = w.guest_sends(&[seg(ACK | FIN, G + 1, US + 1).data(b"abcdef")]);
+    let got = w.guest_sends(&[seg(ACK, G + 1, US + 1).data(b"abc")]);
     assert_eq!(brief(&got), [(ACK, 1, 8, 0)]);
     assert_eq!(w.net.socks[s].peer_got, b"abcdef");
+    assert!(w.net.socks[s].peer_eof);
+}
+
+// [TCP-76] The same without data on the FIN, and with data repeated together with it.
+#[test]
+fn fin_alone_ahead_of_a_hole() {
+    for again in [false, true] {
+        let mut w = World::new();
+        let s = w.connected(Behaviour::default());
+        let got = w.guest_sends(&[seg(ACK | FIN, G + 4, US + 1)]);
+        assert_eq!(brief(&got), [(ACK, 1, 1, 0)]);
+        let flags = if again { ACK | FIN } else { ACK };
+        let got = w.guest_sends(&[seg(flags, G + 1, US + 1).data(b"abc")]);
+        assert_eq!(brief(&got), [(ACK, 1, 5, 0)]);
+        assert_eq!(w.net.socks[s].peer_got, b"abc");
+        assert!(w.net.socks[s].peer_eof);
+    }
+}
+
+// [TCP-76] Ends that contradict what was sent: nothing is taken from behind an end, and no end
+// from before data. The stream goes on as it was.
+#[test]
+fn contradictory_ends() {
+    let mut w = World::new();
+    let s = w.connected(Behaviour::default());
+    w.guest_sends(&[seg(ACK | FIN, G + 4, US + 1).data(b"def")]);
+    // Behind the end, another end behind it, and an end in the middle.
+    w.guest_sends(&[seg(ACK, G + 7, US + 1).data(b"ghi")]);
+    w.guest_sends(&[seg(ACK | FIN, G + 9, US + 1)]);
+    w.guest_sends(&[seg(ACK | FIN, G + 5, US + 1)]);
+    let got = w.guest_sends(&[seg(ACK, G + 1, US + 1).data(b"abcdefgh")]);
+    assert_eq!(brief(&got), [(ACK, 1, 8, 0)]);
+    assert_eq!(w.net.socks[s].peer_got, b"abcdef");
+    assert!(w.net.socks[s].peer_eof);
+
+    let mut w = World::new();
+    let s = w.connected(Behaviour::default());
+    w.guest_sends(&[seg(ACK, G + 4, US + 1).data(b"def")]);
+    w.guest_sends(&[seg(ACK | FIN, G + 5, US + 1)]);
+    w.guest_sends(&[seg(ACK, G + 1, US + 1).data(b"abc")]);
+    assert_eq!(w.net.socks[s].peer_got, b"abcdef");
+    assert!(!w.net.socks[s].peer_eof);
+    w.guest_sends(&[seg(ACK | FIN, G + 7, US + 1)]);
     assert!(w.net.socks[s].peer_eof);
 }
 

@@ -14,6 +14,9 @@ struct Fuzz {
     guest_next: u32,
     ours_next: u32,
     trace: Vec<String>,
+    /// Options of SYNs.
+    offer: Vec<u8>,
+    clock: u32,
 }
 
 impl Fuzz {
@@ -48,7 +51,15 @@ impl Fuzz {
         }
         s.win = self.r.pick(&[0, 0, 1, 100, 3000, 65535, 65535, 65535]);
         if flags & SYN != 0 && self.r.chance(50) {
-            s.opts = OPTIONS.to_vec();
+            s.opts = self.offer.clone();
+        } else if flags & SYN == 0 && self.r.chance(70) {
+            self.clock = self.clock.wrapping_add(self.r.below(3) as u32);
+            let value = self.near(self.clock);
+            s.opts = linux_ts(value, 0);
+        } else if flags & SYN == 0 && self.r.chance(20) {
+            let left = self.near(o);
+            let [l, r] = [left, left.wrapping_add(self.r.below(5000) as u32)].map(u32::to_be_bytes);
+            s.opts = [&[1, 1, 5, 10], &l[..], &r].concat();
         }
         if self.r.chance(50) {
             let n = self.r.pick(&[1, 2, 100, 1460, 20_000, 60_000]);
@@ -140,17 +151,28 @@ fn hostile_guest() {
         };
         let inbound = r.chance(40);
         let ours_next = w.isn.wrapping_add(1);
-        let mut f = Fuzz { w, r, guest_next: G, ours_next, trace: vec![] };
+        let mut f = Fuzz {
+            w,
+            r,
+            guest_next: G,
+            ours_next,
+            trace: vec![],
+            offer: OPTIONS.to_vec(),
+            clock: 100,
+        };
+        if f.r.chance(60) {
+            f.offer = vec![2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 100, 0, 0, 0, 0, 1, 3, 3, 7];
+        }
         if inbound {
             f.w.accept(4000);
             f.learn();
             if f.r.chance(80) {
-                let s = inb(SYN | ACK, G, f.ours_next).opts(&OPTIONS);
+                let s = inb(SYN | ACK, G, f.ours_next).opts(&f.offer);
                 f.w.guest_sends(&[s]);
                 f.guest_next = G + 1;
             }
         } else {
-            f.w.guest_sends(&[seg(SYN, G, 0).opts(&OPTIONS)]);
+            f.w.guest_sends(&[seg(SYN, G, 0).opts(&f.offer)]);
             f.guest_next = G + 1;
             if f.r.chance(80) {
                 f.w.run(2000);

@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use passt::wire::{
-    Body, Endpoint, Frame, SackBlocks, Segment, Seq, SynOptions, TcpFlags, Timestamps, proto,
+    Body, Endpoint, Frame, SackBlock, SackBlocks, Segment, Seq, SynOptions, TcpFlags, Timestamps,
+    proto,
 };
 
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ struct Wire {
     /// Our last timestamp, and every one the guest sent.
     stamp: Option<u32>,
     guest_stamps: HashSet<u32>,
+    /// What the guest sent, as it came.
+    guest_sent: Vec<SackBlock>,
     mss: u16,
     /// Highest acknowledgement we sent.
     acked: Option<Seq>,
@@ -34,7 +37,7 @@ struct Wire {
 
 impl Wire {
     /// What was agreed upon, and only that.
-    fn check_options(&mut self, seg: &Segment<'_>, any: bool) {
+    fn check_options(&mut self, seg: &Segment<'_>, syn: bool, hostile: bool) {
         let stamps = Timestamps::find(seg.options);
         if let Some(stamps) = stamps {
             if let Some(last) = self.stamp {
@@ -42,17 +45,68 @@ impl Wire {
             }
             self.stamp = Some(stamps.value);
             let known = self.guest_stamps.contains(&stamps.echo);
-            assert!(known || stamps.echo == 0, "echo of what was never sent: {seg:?}");
+            assert!(known || stamps.echo == 0 || hostile, "echo of what was never sent: {seg:?}");
         }
-        if any {
+        if syn || hostile {
             return;
         }
         let both = self.our_offer.timestamps.is_some() && self.guest_offer.timestamps.is_some();
         assert_eq!(stamps.is_some(), both, "timestamps: {seg:?}");
-        let blocks = SackBlocks::find(seg.options);
-        assert!(blocks.is_empty(), "blocks: {seg:?}");
-        let len = if both { usize::from(Timestamps::LEN) } else { 0 };
+        let found = SackBlocks::find(seg.options);
+        let blocks = found.as_slice();
+        let mut len = if both { usize::from(Timestamps::LEN) } else { 0 };
+        if !blocks.is_empty() {
+            len += 4 + 8 * blocks.len();
+            assert!(seg.is_empty(), "blocks beside data: {seg:?}");
+            self.check_blocks(blocks, seg);
+        }
         assert_eq!(seg.options.len(), len, "other options: {seg:?}");
+    }
+
+    /// [W-1] RFC 2018, 3 and 4; RFC 2883, 4.
+    fn check_blocks(&self, blocks: &[SackBlock], seg: &Segment<'_>) {
+        let agreed = self.our_offer.sack_permitted && self.guest_offer.sack_permitted;
+        assert!(agreed, "SACK was not agreed upon: {seg:?} {blocks:?}");
+        for b in blocks {
+            assert!(b.left.before(b.right), "empty: {blocks:?}");
+            assert!(self.was_sent(*b), "the guest never sent this: {b:?} in {seg:?}");
+        }
+        let within =
+            |a: &SackBlock, b: &SackBlock| !a.left.before(b.left) && !a.right.after(b.right);
+        let twice = !blocks[0].right.after(seg.ack)
+            || blocks.get(1).is_some_and(|second| within(&blocks[0], second));
+        let ahead = &blocks[usize::from(twice)..];
+        for (n, b) in ahead.iter().enumerate() {
+            assert!(b.left.after(seg.ack), "not ahead of a hole: {b:?} in {seg:?}");
+            // A FIN needs no window.
+            let edge = self.edge.unwrap().add(1);
+            assert!(!b.right.after(edge), "beyond the window {edge:?}: {b:?} in {seg:?}");
+            for other in &ahead[..n] {
+                let apart = b.right.before(other.left) || b.left.after(other.right);
+                assert!(apart, "blocks touch: {blocks:?}");
+            }
+        }
+    }
+
+    /// True if the guest's segments cover the block.
+    fn was_sent(&self, block: SackBlock) -> bool {
+        let mut at = block.left;
+        while at.before(block.right) {
+            let covers = |s: &&SackBlock| !s.left.after(at) && s.right.after(at);
+            match self.guest_sent.iter().find(covers) {
+                Some(s) => at = s.right,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn guest_sends(&mut self, seg: &Segment<'_>) {
+        let new = SackBlock { left: seg.seq, right: seg.seq.add(seg.seq_len()) };
+        match self.guest_sent.last_mut() {
+            Some(last) if last.right == new.left => last.right = new.right,
+            _ => self.guest_sent.push(new),
+        }
     }
 }
 
@@ -84,6 +138,7 @@ impl Watch {
             }
             wire.mss = options.mss.unwrap_or(536).max(48);
         }
+        wire.guest_sends(&seg);
         wire.guest_stamps.extend(Timestamps::find(seg.options).map(|t| t.value));
         if seg.flags.has(TcpFlags::ACK) {
             let shift =
@@ -114,6 +169,7 @@ impl Watch {
                     guest_scale: wire.guest_scale,
                     guest_offer: wire.guest_offer,
                     guest_stamps: std::mem::take(&mut wire.guest_stamps),
+                    guest_sent: std::mem::take(&mut wire.guest_sent),
                     our_scale: wire.our_scale.filter(|s| *s == 0),
                     mss: wire.mss,
                     ..Wire::default()
@@ -133,7 +189,7 @@ impl Watch {
         } else {
             assert!(seg.flags.has(TcpFlags::ACK), "[TCP-45] no ACK flag: {seg:?}");
         }
-        wire.check_options(&seg, syn || hostile);
+        wire.check_options(&seg, syn, hostile);
         if seg.flags.has(TcpFlags::ACK) {
             let shift = if syn { 0 } else { wire.our_scale.unwrap_or(0) };
             if let Some(acked) = wire.acked {

@@ -14,6 +14,9 @@
 //! the end give the connection up; so after a while the backlog is acknowledged as well. What is
 //! left then is a closed window, which is the proper sign of a peer that does not read.
 //!
+//! While there is a hole in what the guest sent, everything before it is acknowledged
+//! (`reassemble.rs`).
+//!
 //! To a peer on this host or next to it that would be a segment for every request, just before the
 //! answer. So a small request is acknowledged with its answer, or after a millisecond; and once
 //! that has happened, at once: a guest that sends a request in parts may be waiting for it.
@@ -28,7 +31,7 @@
 use super::send::LINK_RETRY_MS;
 use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, Now, TcpSockets};
-use crate::wire::{Seq, TcpFlags};
+use crate::wire::Seq;
 
 /// Promise of a new connection; more than the largest frame.
 const FIRST_PROMISE: u32 = 128 * 1024;
@@ -118,7 +121,7 @@ impl Tcp {
         let moved = self.rx_edge.since(edge);
         let was_closed = edge.since(self.rx_next) < u32::from(self.gmss);
         // A window that grew by little is not worth a segment of its own (RFC 9293, 3.8.6.2.2).
-        let worth = moved >= FIRST_PROMISE / 2 || (was_closed && moved != 0);
+        let worth = !self.has_hole() && (moved >= FIRST_PROMISE / 2 || (was_closed && moved != 0));
         if ack == acked && !worth {
             // Duplicates count as such only with the same window (RFC 5681, 2), and if nothing
             // is sent, nothing is offered.
@@ -127,8 +130,7 @@ impl Tcp {
         }
         if ack != acked || worth || self.events.has(Events::FORCE_ACK) {
             self.events.clear(Events::FORCE_ACK);
-            let seq = self.acceptable_seq();
-            if !self.emit(io, TcpFlags::ACK, seq, ack, window, 0) {
+            if !self.emit_ack(io, ack, window, ack == acked) {
                 // The link lost it: try again before the guest has to.
                 self.events.set(Events::FORCE_ACK);
                 self.arm_ack(io);
@@ -141,7 +143,9 @@ impl Tcp {
         if !self.owes() && !self.events.has(Events::FORCE_ACK) {
             return (self.rx_acked, self.window_field());
         }
-        self.events.clear(Events::FORCE_ACK);
+        if !self.has_report() {
+            self.events.clear(Events::FORCE_ACK);
+        }
         self.evaluate(io)
     }
 
@@ -158,6 +162,9 @@ impl Tcp {
         let acked = self.rx_acked;
         let ack = self.delivered(taken, io).max(acked);
         self.rx_acked = ack;
+        if !self.has_hole() {
+            self.events.clear(Events::HOLE_TOLD);
+        }
         self.open_window(io);
         // Only what the peer does is progress: an edge that could move may be taken back, and
         // would move again at every look.
@@ -167,6 +174,7 @@ impl Tcp {
         // A closed window with an empty backlog: the socket is full and will not tell when it has
         // room, because it was never offered too much.
         let starved = self.backlog.is_empty()
+            && !self.has_hole()
             && !self.events.has(Events::GUEST_FIN)
             && self.rx_edge.since(self.rx_next) < u32::from(self.gmss);
         self.ack_at = Deadline::NEVER;
@@ -188,8 +196,8 @@ impl Tcp {
 
     /// How far the guest's data counts as delivered.
     fn delivered<O, N: TcpSockets>(&mut self, taken: Seq, io: &mut Io<'_, O, N>) -> Seq {
-        let parked = self.events.has(Events::PARKED);
-        if self.events.has(Events::LOCAL) || parked || self.is_closing() || !self.owes() {
+        let all = self.events.any(Events::LOCAL.or(Events::PARKED)) || self.hole_counts();
+        if all || self.is_closing() || !self.owes() {
             return taken;
         }
         let Some(view) = io.net.view(self.sock) else { return taken };
@@ -229,6 +237,10 @@ impl Tcp {
                 self.growth = self.growth.saturating_add(1);
                 target = FIRST_PROMISE << self.growth;
             }
+            if !self.events.has(Events::SCALED) {
+                // The field cannot express more.
+                target = target.min(u16::MAX.into());
+            }
             let share = io.pool.available().checked_div(POOL_SHARE).unwrap_or(0);
             let mut grant = target.min(u32::try_from(share).unwrap_or(u32::MAX));
             if grant < MIN_PROMISE {
@@ -247,6 +259,11 @@ impl Tcp {
                 grant = grant.max(io.net.free_space(self.sock).min(MAX_PROMISE));
             }
             self.move_edge(taken.add(grant));
+        } else if self.events.has(Events::GUEST_FIN) {
+            // Nothing can come any more.
+            let need = self.backlog.len().min(self.promised);
+            io.pool.promise(self.promised, need);
+            self.promised = need;
         }
     }
 

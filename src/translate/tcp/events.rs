@@ -57,6 +57,10 @@ impl Events {
     pub const TIMESTAMPS: Self = Self(1 << 23);
     /// Both sides permitted SACK blocks (RFC 2018, 2).
     pub const SACK: Self = Self(1 << 24);
+    /// Where the guest's data ends is known, but not all of it is here.
+    pub const FIN_AHEAD: Self = Self(1 << 25);
+    /// The guest was told of a hole, and not yet that it is closed.
+    pub const HOLE_TOLD: Self = Self(1 << 26);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -87,7 +91,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 25] = [
+        const NAMES: [&str; 27] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -113,6 +117,8 @@ impl std::fmt::Debug for Events {
             "quick-ack",
             "timestamps",
             "sack",
+            "fin-ahead",
+            "hole-told",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

@@ -12,8 +12,12 @@
 //! right edge stays where it is: the kernel sees a full socket and grows its buffer, and once it
 //! has drained, most data passes without the detour.
 //!
+//! Segments may overtake each other. What is ahead of a hole is kept as well, and reported
+//! (`reassemble.rs`).
+//!
 //! *Invariant:* `rx_next - backlog - (FIN not passed on)` is what the socket has taken. We do not
-//! acknowledge more, except when the backlog has to wait so long that the guest would repeat it.
+//! acknowledge more, except when the backlog has to wait so long that the guest would repeat it,
+//! or when there is a hole behind it.
 //!
 //! **Acknowledging.** For a remote peer an acknowledgement means that the *peer* has the data;
 //! for local peers, and for bulk transfers, that the socket has it (`ack.rs`).
@@ -32,6 +36,7 @@
 mod ack;
 mod events;
 mod open;
+mod reassemble;
 mod receive;
 mod reset;
 mod segment;
@@ -45,7 +50,7 @@ pub use reset::answer_stray;
 pub use timer::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady};
 
 use crate::flow::{Backlog, Pool, Tuple};
-use crate::wire::{Endpoint, Seq, proto};
+use crate::wire::{Endpoint, SackBlock, Seq, proto};
 
 use super::{Deadline, Io, SockId, TcpSockets, Verdict};
 
@@ -98,7 +103,11 @@ pub struct Tcp {
     rx_base: Seq,
     /// Bytes charged to the pool for the window offered.
     promised: u32,
-    /// Guest data the socket has not taken yet.
+    /// Where the guest's data ends, once that is known.
+    rx_fin: Seq,
+    /// Octets that came twice and that the guest has not been told about.
+    duplicate: SackBlock,
+    /// Guest data the socket has not taken yet, and what is ahead of a hole.
     backlog: Backlog,
 
     /// When to see whether more can be acknowledged.
@@ -125,6 +134,8 @@ pub struct Tcp {
     retries: u8,
     /// Duplicate acknowledgements in a row.
     dup_acks: u8,
+    /// Segments of this batch that were ahead of a hole.
+    ahead: u8,
     /// Segments with data from the guest since the peer's last answer.
     asks: u8,
     /// When the last of them came: low bits of milliseconds.
@@ -173,7 +184,8 @@ impl Tcp {
 
     /// What may be acknowledged at most.
     fn rx_ackable(&self) -> Seq {
-        if self.events.has(Events::PARKED) { self.rx_end() } else { self.rx_taken() }
+        let all = self.events.has(Events::PARKED) || self.hole_counts();
+        if all { self.rx_end() } else { self.rx_taken() }
     }
 
     /// Bytes (and FIN) the guest has not acknowledged.

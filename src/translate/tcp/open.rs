@@ -5,7 +5,8 @@ use crate::config::Lease;
 use crate::flow::{Backlog, DropReason, FlowId};
 use crate::translate::{Connected, Deadline, FrameOut, HostError, Io, SockId, TcpSockets, Verdict};
 use crate::wire::{
-    Endpoint, IcmpError, Segment, Seq, SynOptions, TcpFlags, TcpOptions, Timestamps, Unreachable,
+    Endpoint, IcmpError, SackBlock, Segment, Seq, SynOptions, TcpFlags, TcpOptions, Timestamps,
+    Unreachable,
 };
 
 /// Largest payload of an IPv4 or IPv6 packet with plain TCP headers, in multiples of four.
@@ -145,6 +146,8 @@ impl Tcp {
             rx_edge: Seq(0),
             rx_base: Seq(0),
             promised: 0,
+            rx_fin: Seq(0),
+            duplicate: SackBlock::default(),
             backlog: Backlog::default(),
             ack_at: Deadline::NEVER,
             rto_at: Deadline::NEVER,
@@ -157,6 +160,7 @@ impl Tcp {
             ack_tries: 0,
             retries: 0,
             dup_acks: 0,
+            ahead: 0,
             asks: 0,
             asked: 0,
             growth: 0,

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use super::{Events, Tcp};
 use crate::flow::{DropReason, Pool};
 use crate::translate::{FrameOut, Io, Sent, TcpSockets, Verdict};
-use crate::wire::{Segment, TcpFlags};
+use crate::wire::{SackBlock, Segment, TcpFlags};
 
 /// Chunks of backlog handed to the socket at a time.
 const DRAIN_SLICES: usize = 64;
@@ -40,6 +40,7 @@ impl Tcp {
             // Without peek offsets, the end shows once everything before it is acknowledged.
             self.events.set(Events::READABLE);
         }
+        self.report_hole();
         let verdict = self.push(io);
         if verdict != Verdict::Keep {
             return verdict;
@@ -86,10 +87,17 @@ impl Tcp {
             io.drop(DropReason::BadSegment);
             return Verdict::Keep;
         }
-        self.take_timestamp(seg, self.rx_acked);
+        if self.is_outdated(seg) {
+            io.drop(DropReason::BadSegment);
+            if seg.seq_len() != 0 || seg.seq != self.rx_next {
+                self.events.set(Events::FORCE_ACK);
+            }
+            return Verdict::Keep;
+        }
         if let Some(verdict) = self.on_ack(seg, io) {
             return verdict;
         }
+        self.take_timestamp(seg, self.rx_acked);
         if self.events.has(Events::GUEST_FIN) {
             // Nothing can follow the FIN. A repeated one was not acknowledged in time, an old
             // number is a keepalive.
@@ -122,52 +130,51 @@ impl Tcp {
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
         if seg.seq.after(self.rx_next) {
-            // A hole: ask for what is missing [TCP-38].
-            if seg.seq_len() != 0 {
-                io.drop(DropReason::OutOfOrder);
-                self.events.set(Events::FORCE_ACK);
-            }
+            self.on_ahead(seg, io);
             return Verdict::Keep;
         }
         let old = self.rx_next.since(seg.seq);
         if old != 0 {
             // Something we have already, a keepalive or a window probe: say so [TCP-49, TCP-71].
             self.events.set(Events::FORCE_ACK);
+            let again = seg.seq.add(old.min(seg.len()));
+            self.note_duplicate(SackBlock { left: seg.seq, right: again });
         }
         let fresh = seg.payload.get(old as usize..).unwrap_or_default();
-        let window = self.rx_edge.since(self.rx_next) as usize;
-        let inside = fresh.get(..fresh.len().min(window)).unwrap_or_default();
-        if inside.len() < fresh.len() {
-            // A guest that ignores our window, or a probe of a closed one.
-            io.drop(DropReason::BeyondWindow);
-            self.events.set(Events::FORCE_ACK);
-        }
-        if !inside.is_empty() && !self.deliver(inside, io) {
-            return self.reset(io);
+        let inside = self.inside(fresh, self.rx_next, io);
+        if !inside.is_empty() {
+            let verdict = self.deliver(inside, io);
+            if verdict != Verdict::Keep {
+                return verdict;
+            }
         }
         // A FIN counts only with everything before it; this also holds for one repeated
         // together with data we have [TCP-76].
-        let complete = inside.len() == fresh.len() && seg.seq.add(seg.len()) == self.rx_next;
-        if seg.flags.has(TcpFlags::FIN) && complete {
-            self.events.set(Events::GUEST_FIN.or(Events::FORCE_ACK));
-            self.rx_next = self.rx_next.add(1);
-            // A FIN needs no window, and may be right behind it.
-            self.rx_edge = self.rx_edge.max(self.rx_next);
-            return self.pass_fin_on(io);
+        if inside.len() == fresh.len() {
+            self.note_fin(seg, io);
         }
-        Verdict::Keep
+        self.reach_fin(io)
     }
 
-    /// Hands payload to the socket, the rest to the backlog. False if the socket is broken.
-    fn deliver<O, N: TcpSockets>(&mut self, data: &[u8], io: &mut Io<'_, O, N>) -> bool {
-        let sent = if self.backlog.is_empty() {
+    /// Hands payload to the socket, the rest to the backlog.
+    fn deliver<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        data: &[u8],
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
+        let direct = self.backlog.is_empty();
+        let sent = if direct {
             match io.net.send(self.sock, &[IoSlice::new(data)]) {
                 Sent::Bytes(n) => n,
-                Sent::Broken => return false,
+                Sent::Broken => return self.reset(io),
             }
         } else {
             0
         };
+        let hole = self.has_hole();
+        if hole {
+            io.pool.pass(&mut self.backlog, sent);
+        }
         let rest = data.get(sent..).unwrap_or_default();
         let kept = if rest.is_empty() { 0 } else { self.keep(rest, io.pool) };
         if kept < rest.len() {
@@ -178,24 +185,40 @@ impl Tcp {
         self.note_request(io.now);
         let taken = u32::try_from(sent.saturating_add(kept)).unwrap_or(0);
         self.rx_next = self.rx_next.add(taken);
-        true
+        if hole {
+            self.close_hole(io);
+            if direct && rest.is_empty() {
+                return self.drain(io);
+            }
+        }
+        Verdict::Keep
     }
 
     /// Appends to the backlog what was promised; returns how much.
     fn keep(&mut self, data: &[u8], pool: &mut Pool) -> usize {
         let need = self.backlog.len().saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        self.secure(need, pool);
+        let room = self.promised.saturating_sub(self.backlog.len()) as usize;
+        pool.append(&mut self.backlog, data.get(..room.min(data.len())).unwrap_or_default())
+    }
+
+    /// Sees to it that `need` bytes behind what the socket has taken are promised. False if they
+    /// are not.
+    pub(super) fn secure(&mut self, need: u32, pool: &mut Pool) -> bool {
         // A window that was not backed by a promise, because the socket had said it could take
         // as much, must not use what others were promised.
         if need > self.promised && pool.promise(self.promised, need) {
             self.promised = need;
         }
-        let room = self.promised.saturating_sub(self.backlog.len()) as usize;
-        pool.append(&mut self.backlog, data.get(..room.min(data.len())).unwrap_or_default())
+        need <= self.promised
     }
 
     /// Shuts the write side of the socket once everything before the guest's FIN is in it
     /// [TCP-77].
-    fn pass_fin_on<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+    pub(super) fn pass_fin_on<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        io: &mut Io<'_, O, N>,
+    ) -> Verdict {
         if self.events.has(Events::GUEST_FIN)
             && !self.events.has(Events::PEER_SHUT)
             && self.backlog.is_empty()

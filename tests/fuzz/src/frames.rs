@@ -161,6 +161,12 @@ fn tcp(
     ports: (u16, u16),
     data: usize,
 ) -> Vec<u8> {
+    let (seq, ack) = numbers;
+    let [a, b, c, d] = seq.to_be_bytes();
+    let stamps = [1, 1, 8, 10, a, b, c, d, 0, 0, 0, 9];
+    let [a, b, c, d] = ack.wrapping_add(100).to_be_bytes();
+    let [e, f, g, h] = ack.wrapping_add(5000).to_be_bytes();
+    let sack = [1, 1, 5, 10, a, b, c, d, e, f, g, h];
     let options: &[u8] = match input.byte() {
         0..60 if flags & SYN != 0 => &[2, 4, 5, 0xb4, 1, 3, 3, 7],
         60..80 if flags & SYN != 0 => &[2, 4, 0, 1, 3, 3, 14, 0],
@@ -168,6 +174,11 @@ fn tcp(
         90..100 => &[8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0],
         100..105 => &[2, 0, 0, 0],
         105..110 => &[255, 255, 255, 255],
+        110..150 if flags & SYN != 0 => {
+            &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 3, 232, 0, 0, 0, 0, 1, 3, 3, 7]
+        }
+        110..180 => &stamps,
+        180..200 => &sack,
         _ => &[],
     };
     let window = input.pick(&[65_535, 65_535, 1000, 1, 0, 0, 65_535, 300]);
