@@ -53,7 +53,7 @@ reasons! {
     HostSend = "host-send-failed",
     /// A request to a service of ours that is not offered.
     NoService = "service-not-offered",
-    /// A TCP segment ahead of what was expected, while the hole is unfilled.
+    /// A TCP segment ahead of a hole for which there was no room.
     OutOfOrder = "out-of-order",
     /// TCP data beyond the window we offered.
     BeyondWindow = "beyond-window",

@@ -13,7 +13,7 @@ fn later(us: u64) -> Behaviour {
     Behaviour { outcome: Outcome::Later(us), ..Behaviour::default() }
 }
 
-// [TCP-16, TCP-28, TCP-29] The SYN,ACK carries MSS and window scale, and acknowledges the SYN.
+// [TCP-16, TCP-28, TCP-29, TCP-30] The SYN,ACK carries MSS and window scale, and acknowledges the SYN.
 #[test]
 fn synack_options() {
     let mut w = World::new();
@@ -23,7 +23,7 @@ fn synack_options() {
     assert!(got[0].win >= 14600);
 }
 
-// [TCP-28] Window scale is not sent to a guest that did not offer it, and not applied.
+// [TCP-28, W-20] Window scale is not sent to a guest that did not offer it, and not applied.
 #[test]
 fn no_window_scale_unless_offered() {
     let mut w = World::new();
@@ -137,7 +137,7 @@ fn timestamps_on_every_segment() {
     }
 }
 
-// [W-1] A guest whose SYN,ACK has no options gets none: they hold only if both sides sent them.
+// [W-1, W-20] A guest whose SYN,ACK has no options gets none: they hold only if both sides sent them.
 #[test]
 fn nothing_is_agreed_without_the_guest() {
     let mut w = World::new();
