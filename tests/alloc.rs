@@ -14,7 +14,7 @@ use passt::config::{Lease, Protocols};
 use passt::flow::FlowId;
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
-use passt::translate::tcp::SocketReady;
+use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{
     Bind, Connected, DatagramSockets, FrameOut, HostError, Now, Peeked, Received, Sent, Setup,
     SockId, SpliceSockets, TcpSockets, TcpView, Translator,
@@ -285,6 +285,7 @@ impl World {
             key: [7; 16],
             flows: FLOWS,
             pool: 64 << 20,
+            timeouts: Timeouts::default(),
             now: Now(1_000_000),
             lease,
         };

@@ -37,6 +37,8 @@ mod download;
 mod fuzz;
 #[path = "sim/handshake.rs"]
 mod handshake;
+#[path = "sim/loss.rs"]
+mod loss;
 #[path = "sim/reorder.rs"]
 mod reorder;
 #[path = "sim/stack.rs"]

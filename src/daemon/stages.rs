@@ -29,6 +29,7 @@ use crate::sys::signals::{Inherited, Signals};
 use crate::sys::spawn::{self, Program, Waiting};
 use crate::sys::watch::NetnsWatch;
 use crate::sys::{self, caps, logsink, netns, sandbox, seccomp, userns};
+use crate::translate::tcp::Timeouts;
 use crate::translate::{Setup, Translator};
 
 /// Where resolvers are found.
@@ -318,6 +319,16 @@ impl Sandboxed {
     }
 }
 
+/// How patient the host is with connections of its own, where its kernel tells [TCP-23, TCP-72].
+fn timeouts() -> Timeouts {
+    let setting = |name| sys::sysctl::number(&format!("net/ipv4/{name}"));
+    Timeouts::new(
+        setting("tcp_syn_retries"),
+        setting("tcp_syn_linear_timeouts"),
+        setting("tcp_rto_max_ms"),
+    )
+}
+
 /// Puts the running parts together.
 fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), StartError> {
     let Opened { parsed, lease, listeners, configured, tap, netns, watch } = opened;
@@ -348,6 +359,7 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         key: parsed.key,
         flows: MAX_FLOWS,
         pool: POOL,
+        timeouts: timeouts(),
         now: clock(),
         lease,
     };

@@ -39,6 +39,7 @@ pub mod sandbox;
 pub mod seccomp;
 pub mod signals;
 pub mod spawn;
+pub mod sysctl;
 pub mod userns;
 pub mod watch;
 

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use super::tcp::{Boards, Timeouts};
 use super::{
     Bind, DatagramSockets, FrameOut, HostError, Io, ListenerId, Now, Received, SockId,
     SpliceSockets,
@@ -153,6 +154,7 @@ pub(super) struct Rig {
     pub(super) now: Now,
     drops: Drops,
     pool: Pool,
+    boards: Boards,
     lease: Lease,
 }
 
@@ -164,6 +166,7 @@ impl Rig {
             now: Now(1_000_000),
             drops: Drops::default(),
             pool: Pool::new(0),
+            boards: Boards::new(),
             lease: lease(),
         }
     }
@@ -173,9 +176,11 @@ impl Rig {
             out: &mut self.out,
             net: &mut self.net,
             pool: &mut self.pool,
+            boards: &mut self.boards,
             drops: &mut self.drops,
             lease: &self.lease,
             guest_mac: GUEST_MAC,
+            timeouts: Timeouts::default(),
             now: self.now,
         }
     }

@@ -7,6 +7,7 @@ use crate::flow::{DropReason, Drops, FlowId, Pool};
 use crate::wire::{Endpoint, Head, Mac};
 
 use super::Now;
+use super::tcp::{Boards, Timeouts};
 
 /// Names a host socket. Only whoever made it knows what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,12 +233,16 @@ pub struct Io<'a, O, N> {
     pub net: &'a mut N,
     /// Backlog memory.
     pub pool: &'a mut Pool,
+    /// What guests have out of order.
+    pub boards: &'a mut Boards,
     /// Counters.
     pub drops: &'a mut Drops,
     /// The guest's network identity.
     pub lease: &'a Lease,
     /// The guest's Ethernet address.
     pub guest_mac: Mac,
+    /// How patient TCP is.
+    pub timeouts: Timeouts,
     /// This turn's time.
     pub now: Now,
 }

@@ -56,10 +56,15 @@ impl Fuzz {
             self.clock = self.clock.wrapping_add(self.r.below(3) as u32);
             let value = self.near(self.clock);
             s.opts = linux_ts(value, 0);
-        } else if flags & SYN == 0 && self.r.chance(20) {
-            let left = self.near(o);
-            let [l, r] = [left, left.wrapping_add(self.r.below(5000) as u32)].map(u32::to_be_bytes);
-            s.opts = [&[1, 1, 5, 10], &l[..], &r].concat();
+        }
+        if flags & SYN == 0 && self.r.chance(40) {
+            let n = 1 + self.r.below(3);
+            s.opts.extend([1, 1, 5, 2 + 8 * n as u8]);
+            for _ in 0..n {
+                let (left, right) = (self.near(o), self.near(o));
+                s.opts.extend(left.min(right).to_be_bytes());
+                s.opts.extend(left.max(right).to_be_bytes());
+            }
         }
         if self.r.chance(50) {
             let n = self.r.pick(&[1, 2, 100, 1460, 20_000, 60_000]);

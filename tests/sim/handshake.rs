@@ -339,6 +339,30 @@ fn inbound_retries() {
     w.assert_clean();
 }
 
+// [TCP-23] The host's own patience is ours.
+#[test]
+fn inbound_retries_as_the_host_does() {
+    // Retries, timeouts of equal length, longest timeout: when SYNs leave, and the end.
+    let cases: [(_, &[u64], u64); 4] = [
+        ((Some(2), Some(1), None), &[0, 1, 2, 4], 8),
+        ((Some(0), Some(0), None), &[0], 1),
+        ((Some(5), Some(0), Some(3000)), &[0, 1, 3, 6, 9, 12], 15),
+        ((Some(100), Some(100), None), &[0, 1, 2, 3, 4, 5, 6, 7], 8),
+    ];
+    for ((retries, linear, max), times, end) in cases {
+        let mut w = World::new();
+        w.timeouts = passt::translate::tcp::Timeouts::new(retries, linear, max);
+        let start = w.now;
+        w.accept(4000);
+        let mut at = vec![];
+        while !w.table.is_empty() {
+            at.extend(w.sent().iter().map(|_| (w.now - start) / S));
+            w.run(100_000);
+        }
+        assert_eq!((&at[..], (w.now - start) / S), (times, end));
+    }
+}
+
 // [TCP-22, TCP-24] The guest refuses: the peer is reset.
 #[test]
 fn inbound_refused() {

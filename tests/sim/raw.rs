@@ -110,6 +110,9 @@ pub fn decode(frame: &[u8]) -> Seg {
 /// MSS 1460 and window scale 7.
 pub const OPTIONS: [u8; 8] = [2, 4, 5, 0xb4, 1, 3, 3, 7];
 
+/// The same, and SACK permitted.
+pub const SACK_OPTIONS: [u8; 12] = [2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 7];
+
 /// Timestamps as on every later segment of Linux.
 pub fn linux_ts(value: u32, echo: u32) -> Vec<u8> {
     let [v, e] = [value, echo].map(u32::to_be_bytes);

@@ -33,9 +33,38 @@ struct Wire {
     /// End of what we sent.
     sent: Option<Seq>,
     fin: Option<Seq>,
+    /// What the guest reported to have beyond its acknowledgement, and when it last said
+    /// something new.
+    sacked: Vec<(Seq, Seq)>,
+    heard: u64,
+    /// Its window is closed.
+    closed: bool,
 }
 
 impl Wire {
+    /// What the guest tells of its queue.
+    fn note_blocks(&mut self, seg: &Segment<'_>, now: u64) {
+        let una = self.guest_acked.map_or(seg.ack, |a| a.max(seg.ack));
+        if seg.window == 0 || self.closed || self.sacked.iter().any(|s| s.0 == una) {
+            // It has no memory, or takes back what it said.
+            self.sacked.clear();
+        }
+        if seg.ack == una {
+            self.closed = seg.window == 0;
+        }
+        self.sacked.retain(|s| s.1.after(una));
+        if self.guest_acked != Some(una) {
+            self.heard = now;
+        }
+        for b in SackBlocks::find(seg.options).as_slice() {
+            let inside = |s: &(Seq, Seq)| !b.left.before(s.0) && !b.right.after(s.1);
+            if b.left.after(una) && b.right.after(b.left) && !self.sacked.iter().any(inside) {
+                self.sacked.push((b.left, b.right));
+                self.heard = now;
+            }
+        }
+    }
+
     /// What was agreed upon, and only that.
     fn check_options(&mut self, seg: &Segment<'_>, syn: bool, hostile: bool) {
         let stamps = Timestamps::find(seg.options);
@@ -110,6 +139,9 @@ impl Wire {
     }
 }
 
+/// A guest that said nothing new for so long may see a timeout of ours, microseconds.
+const LEAST_RTO_US: u64 = 200_000;
+
 /// Every connection ever seen, by the guest's and our endpoint.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -118,7 +150,7 @@ pub struct Watch {
 
 impl Watch {
     /// A frame the guest sent, as we receive it.
-    pub fn from_guest(&mut self, frame: &[u8]) {
+    pub fn from_guest(&mut self, frame: &[u8], now: u64) {
         let Some((src, dst, seg)) = parse(frame) else { return };
         if seg.flags.has(TcpFlags::SYN) && !seg.flags.has(TcpFlags::ACK) {
             // A new connection, or the same SYN again.
@@ -145,6 +177,7 @@ impl Watch {
                 if seg.flags.has(TcpFlags::SYN) { 0 } else { wire.guest_scale.unwrap_or(0) };
             let edge = seg.ack.add(u32::from(seg.window) << shift);
             wire.guest_edge = Some(wire.guest_edge.map_or(edge, |e| e.max(edge)));
+            wire.note_blocks(&seg, now);
             wire.guest_acked = Some(wire.guest_acked.map_or(seg.ack, |a| a.max(seg.ack)));
         }
     }
@@ -155,7 +188,7 @@ impl Watch {
     }
 
     /// A frame we sent, before the link delays or loses it.
-    pub fn to_guest(&mut self, frame: &[u8], hostile: bool) {
+    pub fn to_guest(&mut self, frame: &[u8], hostile: bool, now: u64) {
         let Some((src, dst, seg)) = parse(frame) else { return };
         let wire = self.wires.entry((dst, src)).or_default();
         if seg.flags.has(TcpFlags::RST) {
@@ -229,6 +262,17 @@ impl Watch {
         }
         let whole = seg.payload.len() + if syn { 0 } else { seg.options.len() };
         assert!(whole <= usize::from(wire.mss.max(536)), "longer than the MSS");
+        if now - wire.heard >= LEAST_RTO_US {
+            // After a timeout nothing that the guest reported counts (RFC 2018, 8).
+            wire.sacked.clear();
+        }
+        let has = |s: &&(Seq, Seq)| seg.seq.before(s.1) && end.after(s.0);
+        let sacked = wire.sacked.iter().find(has);
+        assert!(
+            seg.is_empty() || sacked.is_none(),
+            "the guest has {sacked:?}: {:?}",
+            (seg.seq, end)
+        );
         if let Some(fin) = wire.fin {
             assert!(!end.after(fin.add(1)), "sent beyond our FIN: {seg:?}");
         }

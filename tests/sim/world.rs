@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use passt::config::Lease;
 use passt::flow::{Drops, FlowId, Index, Pool, Table};
 use passt::services::{Outcome as Service, Reply, arp, ndp};
-use passt::translate::tcp::{Opened, Origin, SocketReady, Tcp, answer_stray};
+use passt::translate::tcp::{Boards, Opened, Origin, SocketReady, Tcp, Timeouts, answer_stray};
 use passt::translate::{Io, Now, SockId, Verdict};
-use passt::wire::{Addr, Body, Endpoint, Frame, Mac, Segment, Seq, TcpFlags, proto};
+use passt::wire::{Addr, Body, Endpoint, Frame, Mac, SackBlocks, Segment, Seq, TcpFlags, proto};
 
 use super::link::FakeLink;
 use super::net::FakeNet;
@@ -24,6 +24,8 @@ pub struct World {
     pub net: FakeNet,
     pub link: FakeLink,
     pub pool: Pool,
+    pub boards: Boards,
+    pub timeouts: Timeouts,
     pool_capacity: usize,
     pub drops: Drops,
     pub lease: Lease,
@@ -54,9 +56,11 @@ macro_rules! io {
             out: &mut $w.link,
             net: &mut $w.net,
             pool: &mut $w.pool,
+            boards: &mut $w.boards,
             drops: &mut $w.drops,
             lease: &$w.lease,
             guest_mac: GUEST_MAC,
+            timeouts: $w.timeouts,
             now: Now($w.now),
         }
     };
@@ -105,6 +109,8 @@ impl World {
             net: FakeNet { now: 1_000_000, ..FakeNet::new(Rng::new(seed)) },
             link: FakeLink::new(),
             pool: Pool::new(pool),
+            boards: Boards::new(),
+            timeouts: Timeouts::default(),
             pool_capacity: Pool::new(pool).available(),
             drops: Drops::default(),
             lease: lease(mtu),
@@ -137,7 +143,7 @@ impl World {
         for f in frames {
             self.watch_sent();
             self.trace("-->", f);
-            self.watch.from_guest(f);
+            self.watch.from_guest(f, self.now);
             let Ok(frame) = Frame::parse(f) else { continue };
             let packet = match frame.body {
                 Body::Arp => {
@@ -241,7 +247,7 @@ impl World {
         self.watch_sent();
         self.watch.forget(flow.guest, flow.ours);
         self.ends.insert(flow.sock.0 as u32, verdict);
-        flow.release(&mut self.net, &mut self.pool, verdict);
+        flow.release(&mut self.net, &mut self.pool, &mut self.boards, verdict);
     }
 
     /// Reports what sockets are ready for, until nothing is left to do.
@@ -278,7 +284,7 @@ impl World {
     fn watch_sent(&mut self) {
         for at in self.watched..self.link.frames.len() {
             self.trace("<--", &self.link.frames[at]);
-            self.watch.to_guest(&self.link.frames[at], self.hostile);
+            self.watch.to_guest(&self.link.frames[at], self.hostile, self.now);
         }
         self.watched = self.link.frames.len();
     }
@@ -291,7 +297,7 @@ impl World {
         let Ok(Frame { body: Body::Ip(p), .. }) = Frame::parse(frame) else { return };
         let Ok(s) = Segment::parse(p.transport) else { return };
         println!(
-            "{:>12} {} {arrow} {}: {:?} seq {}+{} ack {} win {}",
+            "{:>12} {} {arrow} {}: {:?} seq {}+{} ack {} win {}{}",
             self.now,
             s.src_port,
             s.dst_port,
@@ -299,7 +305,11 @@ impl World {
             s.seq.0,
             s.payload.len(),
             s.ack.0,
-            s.window
+            s.window,
+            SackBlocks::find(s.options)
+                .as_slice()
+                .iter()
+                .fold(String::new(), |text, b| { text + &format!(" {}-{}", b.left.0, b.right.0) })
         );
     }
 
@@ -372,6 +382,7 @@ impl World {
         );
         assert!(self.index.is_empty(), "index entries leaked");
         assert_eq!(self.pool.used(), 0, "chunks leaked");
+        assert_eq!(self.boards.lent(), 0, "boards leaked");
         assert_eq!(self.pool.available(), self.pool_capacity, "promises leaked");
         for (i, s) in self.net.socks.iter().enumerate() {
             assert!(s.closed, "socket {i} leaked");

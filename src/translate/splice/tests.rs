@@ -13,6 +13,7 @@ use super::*;
 use crate::config::Lease;
 use crate::flow::Drops;
 use crate::translate::fake::{ID, at, lease};
+use crate::translate::tcp::{Boards, Timeouts};
 use crate::translate::{Connected, Now, Peeked, TcpView};
 use crate::wire::Mac;
 
@@ -245,9 +246,11 @@ impl Rig {
             out: &mut (),
             net: &mut self.net,
             pool: &mut self.pool,
+            boards: &mut Boards::new(),
             drops: &mut self.drops,
             lease: &self.lease,
             guest_mac: Mac::DEFAULT_OURS,
+            timeouts: Timeouts::default(),
             now: Now(0),
         };
         self.flow.on_socket(far, ready, &mut self.buf, &mut io)

@@ -38,8 +38,8 @@ impl Events {
     pub const INBOUND: Self = Self(1 << 14);
     /// The guest's window scale option was seen, so ours is in force.
     pub const SCALED: Self = Self(1 << 15);
-    /// Our FIN was sent at least once, even if a rewind took it back: `tx_max` is behind it.
-    pub const END_KNOWN: Self = Self(1 << 16);
+    /// Something that was sent is or may be lost: `rtx`, `rtx_end` and `recover` are in use.
+    pub const LOSS: Self = Self(1 << 16);
     /// The guest sent something since the last keepalive scan.
     pub const GUEST_HEARD: Self = Self(1 << 17);
     /// Guest or socket stirred since the last inactivity scan.
@@ -61,6 +61,14 @@ impl Events {
     pub const FIN_AHEAD: Self = Self(1 << 25);
     /// The guest was told of a hole, and not yet that it is closed.
     pub const HOLE_TOLD: Self = Self(1 << 26);
+    /// The segment that ends at `timed` was sent once, at `timed_at`.
+    pub const TIMING: Self = Self(1 << 27);
+    /// The timer is set to probe whether the last segments arrived (RFC 8985, 7).
+    pub const PROBE: Self = Self(1 << 28);
+    /// That was done, without an answer yet.
+    pub const PROBED: Self = Self(1 << 29);
+    /// The timer is set to the end of the wait for segments that others have overtaken.
+    pub const REORDER: Self = Self(1 << 30);
 
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
@@ -91,7 +99,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 27] = [
+        const NAMES: [&str; 31] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -108,7 +116,7 @@ impl std::fmt::Debug for Events {
             "syn-retried",
             "inbound",
             "scaled",
-            "end-known",
+            "loss",
             "guest-heard",
             "active",
             "link-full",
@@ -119,6 +127,10 @@ impl std::fmt::Debug for Events {
             "sack",
             "fin-ahead",
             "hole-told",
+            "timing",
+            "probe",
+            "probed",
+            "reorder",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

@@ -26,19 +26,26 @@
 //! only once the guest has acknowledged it, so the kernel's receive queue is our retransmission
 //! buffer (`send.rs`).
 //!
-//! *Invariant:* the socket's queue begins at `tx_base`; its peek offset is `tx_next - tx_base`.
+//! *Invariant:* the socket's queue begins at `tx_base`; its peek offset is `tx_next - tx_base`,
+//! except while something is sent again. `tx_next` never moves back.
 //! Removal lags behind `tx_una` to save system calls and is made up for before the socket is
 //! closed, since closing with unread data would send RST.
 //!
+//! **Loss.** `recover.rs` decides what is lost and sends it again, with the help of
+//! `scoreboard.rs` if the guest tells what it has, and `rtt.rs` knows how long to wait.
+//!
 //! **Timers.** Two independent deadlines: one to look again whether more can be acknowledged,
-//! one to retransmit (`timer.rs`).
+//! one to retransmit or to probe (`timer.rs`) [TCP-74].
 
 mod ack;
 mod events;
 mod open;
 mod reassemble;
 mod receive;
+mod recover;
 mod reset;
+mod rtt;
+mod scoreboard;
 mod segment;
 mod send;
 mod stamps;
@@ -47,10 +54,15 @@ mod timer;
 pub use events::Events;
 pub use open::{Opened, Origin, mss_to_offer};
 pub use reset::answer_stray;
+pub use rtt::Timeouts;
+pub use scoreboard::Boards;
 pub use timer::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady};
 
 use crate::flow::{Backlog, Pool, Tuple};
 use crate::wire::{Endpoint, SackBlock, Seq, proto};
+
+use rtt::Rtt;
+use scoreboard::BoardId;
 
 use super::{Deadline, Io, SockId, TcpSockets, Verdict};
 
@@ -86,12 +98,24 @@ pub struct Tcp {
     tx_next: Seq,
     /// Oldest one not acknowledged by the guest.
     tx_una: Seq,
-    /// Highest one ever sent; ahead of `tx_next` after a rewind.
-    tx_max: Seq,
     /// What the head of the socket's receive queue stands for.
     tx_base: Seq,
     /// Window of the guest beyond `tx_una`, bytes.
     gwin: u32,
+    /// Where retransmission goes on, and how far it goes: what lies between is lost, except for
+    /// what the board says.
+    rtx: Seq,
+    rtx_end: Seq,
+    /// What was to be sent next when the loss was noticed.
+    recover: Seq,
+    /// Round-trip time to the guest.
+    guest_rtt: Rtt,
+    /// End of the segment whose round trip is measured, and when it was sent: low bits of
+    /// microseconds.
+    timed: Seq,
+    timed_at: u32,
+    /// What the guest has out of order, while it has anything.
+    board: BoardId,
 
     /// Next sequence number expected from the guest: all before it are in socket or backlog.
     rx_next: Seq,
@@ -132,6 +156,11 @@ pub struct Tcp {
     ack_tries: u8,
     /// Timeouts in a row without progress.
     retries: u8,
+    /// Doublings of the timeout: not taken back before a round trip was measured (RFC 6298, 5.5).
+    backoff: u8,
+    /// While we do not know what the guest has: doublings of what an acknowledgement of part of
+    /// it has sent again, plus one.
+    burst: u8,
     /// Duplicate acknowledgements in a row.
     dup_acks: u8,
     /// Segments of this batch that were ahead of a hole.
@@ -159,8 +188,15 @@ impl Tcp {
         self.ack_at.min(self.rto_at)
     }
 
-    /// Gives back what the flow holds: its socket and its part of the pool.
-    pub fn release<N: TcpSockets>(&mut self, net: &mut N, pool: &mut Pool, how: Verdict) {
+    /// Gives back what the flow holds: its socket, its part of the pool, and its board.
+    pub fn release<N: TcpSockets>(
+        &mut self,
+        net: &mut N,
+        pool: &mut Pool,
+        boards: &mut Boards,
+        how: Verdict,
+    ) {
+        boards.give_back(&mut self.board);
         if how == Verdict::Abort {
             net.abort(self.sock);
         } else {

@@ -1,5 +1,7 @@
 //! Opening connections, from either side (RFC 9293, 3.5).
 
+use super::rtt::Rtt;
+use super::scoreboard::BoardId;
 use super::{DEFAULT_MSS, Events, MIN_MSS, OUR_SCALE, Tcp};
 use crate::config::Lease;
 use crate::flow::{Backlog, DropReason, FlowId};
@@ -14,12 +16,6 @@ const MAX_MSS: [u16; 2] = [65492, 65472];
 
 /// Page size that segment sizes are rounded to [TCP-29].
 const PAGE: u16 = 4096;
-
-/// Timeouts of equal length before they double [TCP-23].
-const LINEAR_RETRIES: u8 = 4;
-
-/// Retransmissions of SYN or SYN,ACK before we give up.
-const MAX_SYN_RETRIES: u8 = 7;
 
 /// Where our numbers on a connection begin. Both must be such that nobody can guess them.
 #[derive(Clone, Copy, Debug)]
@@ -138,9 +134,15 @@ impl Tcp {
             events: Events::default(),
             tx_next: isn.add(1),
             tx_una: isn,
-            tx_max: isn.add(1),
             tx_base: isn.add(1),
             gwin: 0,
+            rtx: isn,
+            rtx_end: isn,
+            recover: isn,
+            guest_rtt: Rtt::default(),
+            timed: isn,
+            timed_at: 0,
+            board: BoardId::NONE,
             rx_next: Seq(0),
             rx_acked: Seq(0),
             rx_edge: Seq(0),
@@ -159,6 +161,8 @@ impl Tcp {
             ows: OUR_SCALE,
             ack_tries: 0,
             retries: 0,
+            backoff: 0,
+            burst: 0,
             dup_acks: 0,
             ahead: 0,
             asks: 0,
@@ -312,8 +316,7 @@ impl Tcp {
     }
 
     fn arm_handshake<O, N>(&mut self, io: &Io<'_, O, N>) {
-        let doublings = self.retries.saturating_sub(LINEAR_RETRIES).min(7);
-        self.rto_at = Deadline::after(io.now, 1000u64 << doublings);
+        self.rto_at = Deadline::after(io.now, io.timeouts.handshake_ms(self.retries));
     }
 
     /// The guest did not answer in time [TCP-16, TCP-23].
@@ -321,7 +324,7 @@ impl Tcp {
         &mut self,
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
-        if self.retries >= MAX_SYN_RETRIES {
+        if self.retries >= io.timeouts.syn_retries {
             return self.reset(io);
         }
         self.retries = self.retries.saturating_add(1);

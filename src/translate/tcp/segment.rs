@@ -60,9 +60,9 @@ impl Tcp {
     /// guest's window, where the guest would not look at its acknowledgement.
     pub(super) fn acceptable_seq(&self) -> Seq {
         if self.events.has(Events::ESTABLISHED) {
-            self.tx_max.min(self.tx_una.add(self.gwin))
+            self.tx_next.min(self.tx_una.add(self.gwin))
         } else {
-            self.tx_max
+            self.tx_next
         }
     }
 

@@ -4,14 +4,9 @@ use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, HostError, Io, TcpSockets, Verdict};
 use crate::wire::TcpFlags;
 
-/// First retransmission timeout, milliseconds; after a repeated SYN (RFC 6298, 2.1 and 5.7).
-const RTO_MS: [u64; 2] = [1000, 3000];
-
-/// Longest retransmission timeout, milliseconds.
-const RTO_MAX_MS: u64 = 120_000;
-
-/// Timeouts in a row before the connection is given up [TCP-73].
-pub(super) const MAX_RETRIES: u8 = 7;
+/// Doublings of the timeout that are remembered: more than there can be before it is as long as
+/// it may get.
+const MAX_BACKOFF: u8 = 16;
 
 /// Time between calls of [`Tcp::on_keepalive_scan`], milliseconds.
 pub const KEEPALIVE_SCAN_MS: u64 = 30_000;
@@ -85,9 +80,14 @@ impl Tcp {
         }
         self.rto_at = Deadline::NEVER;
         if !self.events.has(Events::ESTABLISHED) {
-            return self.on_handshake_timeout(io);
+            self.on_handshake_timeout(io)
+        } else if self.events.has(Events::PROBE) {
+            self.probe_tail(io)
+        } else if self.events.has(Events::REORDER) {
+            self.on_overtaken(io)
+        } else {
+            self.on_rto(io)
         }
-        self.on_rto(io)
     }
 
     /// To be called every [`KEEPALIVE_SCAN_MS`]: asks a guest that was silent since the last call
@@ -110,12 +110,32 @@ impl Tcp {
         if active { Verdict::Keep } else { self.reset(io) }
     }
 
-    /// Retransmission timeout, with `retries` doublings.
+    /// Sets the timer of what is in flight: to the retransmission timeout (RFC 6298, 5), or to
+    /// when the tail is probed, if that is earlier (RFC 8985, 7.2).
     pub(super) fn arm_rto<O, N>(&mut self, io: &Io<'_, O, N>) {
-        let [first, after_syn] = RTO_MS;
-        let first = if self.events.has(Events::SYN_RETRIED) { after_syn } else { first };
-        let ms = first.checked_shl(self.retries.into()).unwrap_or(RTO_MAX_MS).min(RTO_MAX_MS);
+        self.events.clear(Events::PROBE.or(Events::REORDER));
+        let rto = self.guest_rtt.rto_ms(self.events.has(Events::SYN_RETRIED));
+        let mut ms = io.timeouts.backed_off(rto, self.backoff);
+        if self.may_probe() {
+            let probe = self.guest_rtt.probe_ms(self.in_flight() <= self.gmss.into());
+            if probe < ms {
+                ms = probe;
+                self.events.set(Events::PROBE);
+            }
+        }
         self.rto_at = Deadline::after(io.now, ms);
+    }
+
+    /// True if what is in flight is the tail of something, and probing it could help: blocks tell
+    /// the guest's answer from any other, and one probe is enough (RFC 8985, 7.2).
+    fn may_probe(&self) -> bool {
+        let in_flight = self.in_flight();
+        self.events.has(Events::SACK)
+            && !self.events.any(Events::LOSS.or(Events::PROBED))
+            && self.backoff == 0
+            && self.guest_rtt.is_known()
+            && in_flight != 0
+            && in_flight <= self.gwin
     }
 
     fn on_connected<O: FrameOut, N: TcpSockets>(
@@ -147,22 +167,20 @@ impl Tcp {
             self.retries = 0;
             return Verdict::Keep;
         }
-        if self.retries >= MAX_RETRIES {
+        if self.is_hopeless(self.retries, io) {
             return self.reset(io);
         }
         self.retries = self.retries.saturating_add(1);
-        let probe = self.gwin == 0;
-        if probe {
-            self.gwin = 1;
-        }
-        if !self.rewind(io) {
-            return self.reset(io);
-        }
-        let verdict = self.push(io);
-        if probe {
-            self.gwin = 0;
-        }
+        self.backoff = self.backoff.saturating_add(1).min(MAX_BACKOFF);
+        self.lose_after_timeout(io);
+        let verdict = if self.gwin == 0 { self.probe_window(io) } else { self.push(io) };
         self.arm_rto(io);
         verdict
+    }
+
+    /// True if a guest that did not answer so many retransmissions will not answer any more.
+    pub(super) fn is_hopeless<O, N>(&self, retries: u8, io: &Io<'_, O, N>) -> bool {
+        let first = self.guest_rtt.rto_ms(self.events.has(Events::SYN_RETRIED));
+        io.timeouts.is_hopeless(first, retries)
     }
 }

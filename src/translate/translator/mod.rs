@@ -18,7 +18,7 @@ mod host;
 mod settle;
 mod spliced;
 
-use super::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS};
+use super::tcp::{Boards, INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, Timeouts};
 use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
 use crate::config::{Lease, Protocols};
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
@@ -53,6 +53,8 @@ pub struct Setup {
     pub flows: usize,
     /// Bytes of the backlog pool.
     pub pool: usize,
+    /// How patient TCP is.
+    pub timeouts: Timeouts,
     /// The time now.
     pub now: Now,
 }
@@ -73,6 +75,8 @@ pub struct Translator<O, N> {
     index: Index,
     wheel: Wheel,
     pool: Pool,
+    boards: Boards,
+    timeouts: Timeouts,
     drops: Drops,
     reply: Reply,
     /// What spliced flows copy through; see [`Translator::buffer`].
@@ -105,6 +109,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             index: Index::new(setup.flows, setup.key),
             wheel: Wheel::new(setup.now.ms(), setup.flows),
             pool: Pool::new(setup.pool),
+            boards: Boards::new(),
+            timeouts: setup.timeouts,
             drops: Drops::default(),
             reply: Reply::default(),
             buf: vec![0; BUFFER].into_boxed_slice(),
@@ -164,6 +170,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         &self.pool
     }
 
+    /// What guests have out of order, for figures.
+    pub fn boards(&self) -> &Boards {
+        &self.boards
+    }
+
     /// The table, and what handlers of its flows may touch.
     fn split(&mut self) -> (&mut Table<Flow>, Io<'_, O, N>) {
         let (flows, _, io) = self.split_all();
@@ -176,9 +187,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             out: &mut self.out,
             net: &mut self.net,
             pool: &mut self.pool,
+            boards: &mut self.boards,
             drops: &mut self.drops,
             lease: &self.lease,
             guest_mac: self.guest_mac,
+            timeouts: self.timeouts,
             now: self.now,
         };
         (&mut self.flows, &mut self.buf, io)

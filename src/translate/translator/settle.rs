@@ -90,7 +90,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.wheel.clear(id.index);
         self.starved = self.starved.map(|_| self.now.ms());
         match &mut flow {
-            Flow::Tcp(t) => t.release(&mut self.net, &mut self.pool, verdict),
+            Flow::Tcp(t) => {
+                t.release(&mut self.net, &mut self.pool, &mut self.boards, verdict);
+            }
             Flow::Udp(u) => u.release(&mut self.net),
             Flow::Ping(p) => p.release(&mut self.net),
             Flow::Splice(s) => s.release(&mut self.net, &mut self.pool, verdict),

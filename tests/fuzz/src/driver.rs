@@ -30,7 +30,7 @@ use passt::config::Lease;
 use passt::flow::FlowId;
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
-use passt::translate::tcp::SocketReady;
+use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{FrameOut, ListenerId, Now, Setup, SockId, Translator};
 use passt::wire::{Addr, Endpoint, Mac};
 
@@ -154,6 +154,7 @@ impl<'a> World<'a> {
             key: [7; 16],
             flows: [16, 1, 3, 64][usize::from(how >> 4 & 3)],
             pool,
+            timeouts: Timeouts::default(),
             now: Now(now),
             lease,
         };
@@ -443,6 +444,7 @@ impl<'a> World<'a> {
         assert_eq!(self.t.net.open().len(), 0, "sockets leaked");
         assert_eq!(self.t.net.pipes_taken(), 0, "pipes leaked");
         assert_eq!(self.t.pool().used(), 0, "chunks leaked");
+        assert_eq!(self.t.boards().lent(), 0, "boards leaked");
         assert_eq!(self.t.pool().available(), self.pool, "promises leaked");
         self.t.take_starved();
         assert_eq!(self.t.next_deadline(), None, "timers leaked");
