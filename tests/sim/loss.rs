@@ -389,6 +389,42 @@ fn closed_windows_do_not_delay_retransmission() {
     assert_eq!(n, 2, "after one and three seconds");
 }
 
+// [TCP-64] Data that the guest has no room for is left alone, however much there is and whatever
+// else happens to the socket.
+#[test]
+fn waiting_data_costs_nothing() {
+    let (mut w, s) = in_flight(0);
+    w.guest_sends(&[has(0, &[]).win(20)]);
+    assert_eq!(w.peer_writes(s, &payload(100_000)).len(), 2);
+    let calls = w.net.socks[s].calls;
+    for _ in 0..100 {
+        w.peer_writes(s, &payload(1000));
+        w.run(MS);
+    }
+    w.peer_finishes(s);
+    w.run(MS);
+    let now = w.net.socks[s].calls;
+    assert_eq!((now.peek, now.view, now.discard), (calls.peek, calls.view, calls.discard));
+}
+
+// [TCP-66] A frame without payload that the link loses is like one that the guest loses; a broken
+// socket ends the flow on both sides, whatever it was wanted for.
+#[test]
+fn transient_and_fatal_conditions() {
+    let (mut w, s) = in_flight(0);
+    w.link.lose = 1;
+    assert_eq!(w.peer_finishes(s), []);
+    let got = w.wait(S / 4);
+    assert_eq!((got[0].flags, got[0].seq), (FIN | ACK, at(0)));
+
+    let (mut w, s) = in_flight(10);
+    w.net.socks[s].peer_rst();
+    let got = w.guest_sends(&[has(0, &[(1, 10)])]);
+    assert_eq!((got.len(), got[0].flags), (1, RST | ACK));
+    assert!(w.net.socks[s].peer_reset);
+    w.assert_clean();
+}
+
 /// A guest that keeps what arrives in any order, and says so.
 struct Receiver {
     una: u32,
