@@ -80,7 +80,7 @@ fn never_twice(guest: &Ns, end: &Json, what: &str) {
 }
 
 /// A TCP counter of the namespace, from a table of names and values.
-fn counter(ns: &Ns, name: &str) -> u64 {
+pub(crate) fn counter(ns: &Ns, name: &str) -> u64 {
     let text = ns.enter(|| fs::read_to_string("/proc/thread-self/net/netstat").unwrap());
     let mut lines = text.lines().filter(|l| l.starts_with("TcpExt:"));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());

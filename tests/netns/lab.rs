@@ -76,6 +76,11 @@ impl Lab {
 
     /// The same, for the test that contains the closure of this type.
     pub(crate) fn run_as(closure: &str, body: impl FnOnce(&Lab)) {
+        Lab::run_over(plain_link, closure, body);
+    }
+
+    /// The same, where `link` makes the interfaces `up0` of `host` and `rem0` of `remote`.
+    pub(crate) fn run_over(link: impl FnOnce(&Ns), closure: &str, body: impl FnOnce(&Lab)) {
         // The closure's type is named after the test: "netns::module::test::{{closure}}".
         let path = closure.trim_end_matches("::{{closure}}");
         let name = path.split_once("::").map_or(path, |(_, name)| name);
@@ -84,7 +89,7 @@ impl Lab {
             return;
         }
         if env::var_os(INSIDE).is_some() {
-            body(&Lab::build(name));
+            body(&Lab::build(name, link));
         } else {
             rerun(name);
         }
@@ -119,19 +124,17 @@ impl Lab {
     }
 
     /// Builds the namespaces and links. The process is alone in new namespaces already.
-    fn build(name: &str) -> Lab {
+    fn build(name: &str, link: impl FnOnce(&Ns)) -> Lab {
         private_files();
         quiet_ipv6();
         ip("netns add remote");
         let remote = Ns::open("/run/netns/remote");
         remote.enter(quiet_ipv6);
-        // Equal numbers at both ends would make the kernel take them for one device without a
-        // peer, and IPv6 wait up to a second for news of the carrier.
+        ip("link set lo up");
+        link(&remote);
         ip_batch(
             "",
-            "link set lo up
-             link add up0 index 9 type veth peer name rem0 netns remote
-             addr add 10.9.0.2/24 dev up0
+            "addr add 10.9.0.2/24 dev up0
              addr add 2001:db8:9::2/64 dev up0 nodad
              link set up0 up",
         );
@@ -329,9 +332,16 @@ fn private_files() {
     }
 }
 
+/// `up0` here and `rem0` in `remote`.
+fn plain_link(_remote: &Ns) {
+    // Equal numbers at both ends would make the kernel take them for one device without a peer, and
+    // IPv6 wait up to a second for news of the carrier.
+    ip("link add up0 index 9 type veth peer name rem0 netns remote");
+}
+
 /// No duplicate address detection, no router solicitations on links made from now on. Detection is
 /// off only if `all` says so, too.
-fn quiet_ipv6() {
+pub(crate) fn quiet_ipv6() {
     for conf in ["all", "default"] {
         for key in ["accept_dad", "accept_ra", "router_solicitations"] {
             fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/{key}"), "0").unwrap();

@@ -7,6 +7,7 @@
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
+//! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -14,6 +15,8 @@
 mod attach;
 mod bulk;
 mod config;
+mod far;
+mod guest_link;
 mod json;
 mod lab;
 mod memory;
@@ -23,8 +26,10 @@ mod ns;
 mod offload;
 mod pasta;
 mod refuse;
+mod relay;
 mod rootless;
 mod splice;
 mod status;
+mod tap;
 mod tcp;
 mod udp;
