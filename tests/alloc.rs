@@ -128,7 +128,7 @@ impl Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, _to: Endpoint) -> Result<Connected, HostError> {
+    fn connect(&mut self, id: FlowId, _to: Endpoint, _tos: u8) -> Result<Connected, HostError> {
         Ok(Connected::Now(self.open(id)))
     }
 
@@ -186,6 +186,12 @@ impl TcpSockets for Net {
 
     fn send_buffer(&mut self, _s: SockId) -> u32 {
         1 << 20
+    }
+
+    fn set_tos(&mut self, _s: SockId, _v4: bool, _tos: u8) {}
+
+    fn peer_tos(&mut self, _s: SockId) -> u8 {
+        0
     }
 
     fn close(&mut self, s: SockId) {

@@ -166,6 +166,7 @@ fn path(v6: bool, guest_port: u16) -> Path {
         src: Endpoint::new(Addr::from(peer), 80),
         dst: Endpoint::new(Addr::from(guest), guest_port),
         flow_label: 0,
+        tos: 0,
     }
 }
 

@@ -33,6 +33,8 @@ mod world;
 mod closing;
 #[path = "sim/download.rs"]
 mod download;
+#[path = "sim/dscp.rs"]
+mod dscp;
 #[path = "sim/fuzz.rs"]
 mod fuzz;
 #[path = "sim/handshake.rs"]

@@ -16,6 +16,9 @@ const MEMINFO_SNDBUF: usize = 3;
 const MEMINFO_WMEM_QUEUED: usize = 5;
 const MEMINFO_WORDS: usize = 9;
 
+/// Room for the network and transport headers of a SYN with all options, and extension headers.
+const SYN_HEADERS: usize = 256;
+
 /// `TCP_INFO`, `None` if the socket is broken.
 pub(super) fn view(fd: i32) -> Option<TcpView> {
     let mut raw = [0u8; LENGTH];
@@ -38,6 +41,19 @@ pub(super) fn free_space(fd: i32) -> u32 {
     }
     let at = |n: usize| word(&raw, n * 4).unwrap_or(0);
     at(MEMINFO_SNDBUF).saturating_sub(at(MEMINFO_WMEM_QUEUED)) / 2
+}
+
+/// Type of service or traffic class of the SYN that opened an accepted connection: the network
+/// header that the kernel kept of it (`TCP_SAVE_SYN`), and forgets now. 0 if it kept none, as with
+/// SYN cookies.
+pub(super) fn peer_tos(fd: i32) -> u8 {
+    let mut raw = [0u8; SYN_HEADERS];
+    let len = read_option(fd, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut raw).unwrap_or(0);
+    match raw.get(..len) {
+        Some([first, second, ..]) if first >> 4 == 4 => *second,
+        Some([first, second, ..]) if first >> 4 == 6 => first << 4 | second >> 4,
+        _ => 0,
+    }
 }
 
 /// Size of the send buffer.

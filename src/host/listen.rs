@@ -157,6 +157,9 @@ fn open(proto: Proto, at: Endpoint, dual: bool, loopback_only: bool) -> io::Resu
         set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         if loopback_only {
             prepare_spliced(raw);
+        } else {
+            // The headers of the SYN show how the peer marks its packets. Without, nobody knows.
+            let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, 1);
         }
         // SAFETY: no pointers are passed.
         if unsafe { libc::listen(raw, BACKLOG) } < 0 {

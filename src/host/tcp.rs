@@ -18,9 +18,12 @@ pub(super) const SKIP: usize = 1 << 20;
 const SKIPS: usize = 16;
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, to: Endpoint) -> Result<Connected, HostError> {
+    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError> {
         let fd = socket(family(to), libc::SOCK_STREAM, 0).map_err(|e| classify_io(&e))?;
         prepare(fd.as_raw_fd(), self.peek_off);
+        if tos != 0 {
+            mark(fd.as_raw_fd(), to.addr.is_v4(), tos);
+        }
         let at_once = connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
         let sock = self.adopt(fd, id)?;
         Ok(if at_once { Connected::Now(sock) } else { Connected::Later(sock) })
@@ -99,6 +102,14 @@ impl TcpSockets for Net {
         info::send_buffer(s.0)
     }
 
+    fn set_tos(&mut self, s: SockId, v4: bool, tos: u8) {
+        mark(s.0, v4, tos);
+    }
+
+    fn peer_tos(&mut self, s: SockId) -> u8 {
+        info::peer_tos(s.0)
+    }
+
     fn close(&mut self, s: SockId) {
         self.close_socket(s);
     }
@@ -146,6 +157,13 @@ pub(super) fn prepare(fd: i32, peek_off: bool) {
     if peek_off {
         let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0);
     }
+}
+
+/// Marks what a socket sends. A kernel that refuses leaves it as it was: marks are a wish.
+fn mark(fd: i32, v4: bool, tos: u8) {
+    let (level, name) =
+        if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
+    let _ = set_option(fd, level, name, tos.into());
 }
 
 /// Makes the next close send RST [TCP-20].

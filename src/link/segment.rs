@@ -121,6 +121,7 @@ mod tests {
             src: Endpoint::new(a(src), 80),
             dst: Endpoint::new(a(dst), 4000),
             flow_label: 5,
+            tos: 0,
         }
     }
 

@@ -211,6 +211,7 @@ impl Ping {
             src: self.ours,
             dst: self.guest,
             flow_label: 0,
+            tos: 0,
         };
         match Head::raw(&path, protocol(self.guest.addr), len) {
             Some(head) if io.out.send(&head, len) => {}

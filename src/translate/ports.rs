@@ -120,8 +120,9 @@ pub struct TcpView {
 
 /// Host TCP sockets.
 pub trait TcpSockets {
-    /// Starts a connection of flow `id`; events for it will carry that id.
-    fn connect(&mut self, id: FlowId, to: Endpoint) -> Result<Connected, HostError>;
+    /// Starts a connection of flow `id`, its packets marked with `tos`; events for it will carry
+    /// that id.
+    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError>;
     /// The outcome of a connection in progress, once there is an event.
     fn connect_error(&mut self, s: SockId) -> Option<HostError>;
     /// Sends without blocking.
@@ -143,6 +144,12 @@ pub trait TcpSockets {
     fn free_space(&mut self, s: SockId) -> u32;
     /// Size of the send buffer in bytes.
     fn send_buffer(&mut self, s: SockId) -> u32;
+    /// Sets type of service (`v4`) or traffic class of what is sent from now on; the two bits for
+    /// congestion notification are the kernel's.
+    fn set_tos(&mut self, s: SockId, v4: bool, tos: u8);
+    /// Type of service or traffic class of the SYN of a connection that a peer opened, 0 if it is
+    /// not known. Asked once per connection.
+    fn peer_tos(&mut self, s: SockId) -> u8;
     /// Closes in an orderly way.
     fn close(&mut self, s: SockId);
     /// Closes with RST.

@@ -270,6 +270,7 @@ impl UdpFlow {
             dst: self.guest,
             // Any value that is stable for the flow (RFC 6437).
             flow_label: self.sock.0.unsigned_abs(),
+            tos: 0,
         }
     }
 }

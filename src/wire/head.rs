@@ -33,6 +33,8 @@ pub struct Path {
     pub dst: Endpoint,
     /// IPv6 flow label, low 20 bits.
     pub flow_label: u32,
+    /// Type of service or traffic class.
+    pub tos: u8,
 }
 
 /// The changing parts of a TCP header.
@@ -133,7 +135,7 @@ impl Head {
                 let total = u16::try_from(payload.checked_add(20)?).ok()?;
                 h.put(&ETHERTYPE_IPV4.to_be_bytes())?;
                 let at = h.len;
-                h.put(&[0x45, 0])?;
+                h.put(&[0x45, path.tos])?;
                 h.put(&total.to_be_bytes())?;
                 // Identification 0 with don't-fragment is an atomic datagram (RFC 6864).
                 h.put(&[0, 0, 0x40, 0, TTL, protocol, 0, 0])?;
@@ -151,7 +153,8 @@ impl Head {
                 }
                 let length = u16::try_from(payload).ok()?;
                 h.put(&ETHERTYPE_IPV6.to_be_bytes())?;
-                let word = 0x6000_0000 | (path.flow_label & 0x000f_ffff);
+                let word =
+                    0x6000_0000 | u32::from(path.tos) << 20 | (path.flow_label & 0x000f_ffff);
                 h.put(&word.to_be_bytes())?;
                 h.put(&length.to_be_bytes())?;
                 h.put(&[protocol, TTL])?;
@@ -231,6 +234,7 @@ mod tests {
             src: Endpoint::new(src, 80),
             dst: Endpoint::new(dst, 4000),
             flow_label: 5,
+            tos: 0,
         }
     }
 

@@ -141,6 +141,7 @@ mod tests {
             src: Endpoint::new(a(ours), 7777),
             dst: Endpoint::new(a(guest), 2004),
             flow_label: 3,
+            tos: 0,
         }
     }
 

@@ -5,6 +5,7 @@
 //!
 //! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
+//! * [`dscp`]: code points of packets;
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
@@ -15,6 +16,7 @@
 mod attach;
 mod bulk;
 mod config;
+mod dscp;
 mod far;
 mod guest_link;
 mod json;

@@ -51,6 +51,8 @@ pub struct Behaviour {
     pub rate: u64,
     /// Peek offsets are kept by the kernel; otherwise the end is seen only at offset 0.
     pub peek_off: bool,
+    /// Type of service or traffic class of the peer's SYN.
+    pub tos: u8,
     /// Segments in the receive queue are merged into one, and what is removed from it counts
     /// until it is empty.
     pub merge: bool,
@@ -72,6 +74,7 @@ impl Default for Behaviour {
             info: true,
             rate: 0,
             peek_off: true,
+            tos: 0,
             merge: true,
         }
     }
@@ -117,6 +120,8 @@ pub struct Sock {
     peeked: u32,
     events: Vec<SocketReady>,
 
+    /// What packets were marked with, one after the other.
+    pub marks: Vec<u8>,
     pub closed: bool,
     pub aborted: bool,
     pub calls: Calls,
@@ -163,6 +168,7 @@ impl Sock {
             peek_at: 0,
             peeked: 0,
             events: Vec::new(),
+            marks: Vec::new(),
             closed: false,
             aborted: false,
             calls: Calls::default(),
@@ -356,8 +362,9 @@ impl FakeNet {
 }
 
 impl TcpSockets for FakeNet {
-    fn connect(&mut self, id: FlowId, to: Endpoint) -> Result<Connected, HostError> {
+    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError> {
         let mut sock = Sock::new(Some(id), self.next.clone(), true);
+        sock.marks.push(tos);
         sock.to = Some(to);
         // The kernel counts its own SYN [TCP-40].
         sock.acked = 1;
@@ -498,6 +505,19 @@ impl TcpSockets for FakeNet {
 
     fn send_buffer(&mut self, s: SockId) -> u32 {
         self.live(s).how.sndbuf as u32
+    }
+
+    fn set_tos(&mut self, s: SockId, v4: bool, tos: u8) {
+        let sock = self.live(s);
+        if let Some(to) = sock.to {
+            assert_eq!(to.addr.is_v4(), v4, "an option of the other family");
+        }
+        assert_ne!(sock.marks.last(), Some(&tos), "nothing changes");
+        sock.marks.push(tos);
+    }
+
+    fn peer_tos(&mut self, s: SockId) -> u8 {
+        self.live(s).how.tos
     }
 
     fn close(&mut self, s: SockId) {

@@ -446,6 +446,7 @@ fn plan(r: &mut Rng, weather: Weather) -> Plan {
             info: r.chance(80),
             rate: r.pick(&[0, 1_000_000, 100_000_000]),
             peek_off: r.chance(80),
+            tos: 0,
             merge: r.chance(50),
         },
     }

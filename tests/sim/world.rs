@@ -181,6 +181,7 @@ impl World {
             let found = self.index.find(hash, |i| table.at(i).is_some_and(|f| f.tuple() == tuple));
             if let Some(id) = found.and_then(|i| self.table.id_at(i)) {
                 let flow = self.table.get_mut(id).unwrap();
+                flow.on_mark(packet.tos, &mut io!(self));
                 let verdict = flow.on_segment(&seg, &mut io!(self));
                 if !touched.contains(&id) {
                     touched.push(id);
@@ -197,7 +198,14 @@ impl World {
             }
             let id = self.table.next_id().unwrap();
             let origin = self.origin();
-            match Tcp::from_guest(id, (ours, guest), ours, &seg, origin, &mut io!(self)) {
+            match Tcp::from_guest(
+                id,
+                (ours, guest),
+                ours,
+                (&seg, packet.tos),
+                origin,
+                &mut io!(self),
+            ) {
                 Opened::Flow(flow) => {
                     self.flows.push((id, flow.sock));
                     self.table.insert(flow).unwrap();

@@ -172,7 +172,7 @@ impl SpliceSockets for Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, _: FlowId, _: Endpoint) -> Result<Connected, HostError> {
+    fn connect(&mut self, _: FlowId, _: Endpoint, _: u8) -> Result<Connected, HostError> {
         unreachable!()
     }
     fn connect_error(&mut self, s: SockId) -> Option<HostError> {
@@ -205,6 +205,12 @@ impl TcpSockets for Net {
         unreachable!()
     }
     fn send_buffer(&mut self, _: SockId) -> u32 {
+        unreachable!()
+    }
+    fn set_tos(&mut self, _: SockId, _: bool, _: u8) {
+        unreachable!()
+    }
+    fn peer_tos(&mut self, _: SockId) -> u8 {
         unreachable!()
     }
     fn close(&mut self, s: SockId) {

@@ -34,10 +34,14 @@
 //! **Loss.** `recover.rs` decides what is lost and sends it again, with the help of
 //! `scoreboard.rs` if the guest tells what it has, and `rtt.rs` knows how long to wait.
 //!
+//! **Code points.** What the guest marks its packets with, the socket's carry as well, and the other
+//! way round as far as the kernel tells (`dscp.rs`).
+//!
 //! **Timers.** Two independent deadlines: one to look again whether more can be acknowledged,
 //! one to retransmit or to probe (`timer.rs`) [TCP-74].
 
 mod ack;
+mod dscp;
 mod events;
 mod open;
 mod reassemble;
@@ -173,6 +177,10 @@ pub struct Tcp {
     growth: u8,
     /// Batches of acknowledgements since something was removed from the socket's queue.
     undiscarded: u8,
+    /// Code point of the guest's packets, which those of the socket carry as well.
+    guest_tos: u8,
+    /// Code point of the peer's, which ours to the guest carry.
+    peer_tos: u8,
 }
 
 const _: () = assert!(size_of::<Tcp>() <= 248);

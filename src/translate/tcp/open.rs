@@ -1,5 +1,6 @@
 //! Opening connections, from either side (RFC 9293, 3.5).
 
+use super::dscp::code_point;
 use super::rtt::Rtt;
 use super::scoreboard::BoardId;
 use super::{DEFAULT_MSS, Events, MIN_MSS, OUR_SCALE, Tcp};
@@ -46,18 +47,19 @@ pub fn mss_to_offer(lease: &Lease, v4: bool) -> u16 {
 }
 
 impl Tcp {
-    /// The guest's SYN: connects to `to` on the host [TCP-12].
+    /// The guest's SYN, in a packet marked with `tos`: connects to `to` on the host [TCP-12].
     ///
     /// The caller has checked that both ends can be ends of a connection [TCP-13].
     pub fn from_guest<O: FrameOut, N: TcpSockets>(
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
         to: Endpoint,
-        seg: &Segment<'_>,
+        (seg, tos): (&Segment<'_>, u8),
         origin: Origin,
         io: &mut Io<'_, O, N>,
     ) -> Opened {
         let mut flow = Self::new(ours, guest, SockId(-1), origin);
+        flow.guest_tos = code_point(tos);
         flow.rx_next = seg.seq.add(1);
         flow.rx_acked = flow.rx_next;
         flow.rx_edge = flow.rx_next;
@@ -69,7 +71,7 @@ impl Tcp {
         if to.addr.is_loopback() {
             flow.events.set(Events::LOCAL);
         }
-        match io.net.connect(id, to) {
+        match io.net.connect(id, to, flow.guest_tos) {
             Ok(Connected::Now(sock)) => {
                 flow.sock = sock;
                 flow.send_synack(io);
@@ -119,6 +121,7 @@ impl Tcp {
     ) -> Self {
         let mut flow = Self::new(ours, guest, sock, origin);
         flow.events.set(Events::SYN_SENT.or(Events::INBOUND).or(Events::ACTIVE));
+        flow.peer_tos = code_point(io.net.peer_tos(sock));
         // Whatever the peer sent already waits in the socket.
         flow.events.set(Events::READABLE);
         flow.send_syn(io);
@@ -169,6 +172,8 @@ impl Tcp {
             asked: 0,
             growth: 0,
             undiscarded: 0,
+            guest_tos: 0,
+            peer_tos: 0,
         }
     }
 

@@ -14,6 +14,7 @@ impl Tcp {
             dst: self.guest,
             // Any value that is stable for the connection (RFC 6437).
             flow_label: self.sock.0.unsigned_abs(),
+            tos: self.peer_tos,
         }
     }
 

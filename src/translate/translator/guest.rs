@@ -177,6 +177,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         if let Some(id) = id {
             let (flows, mut io) = self.split();
             let Some(Flow::Tcp(flow)) = flows.get_mut(id) else { return };
+            flow.on_mark(packet.tos, &mut io);
             let verdict = flow.on_segment(&seg, &mut io);
             if verdict == Verdict::Keep {
                 if self.touched.len() >= BATCH {
@@ -194,7 +195,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             && !seg.flags.has(TcpFlags::ACK)
             && !seg.flags.has(TcpFlags::RST)
         {
-            self.open_tcp(hash, ours, guest, &seg);
+            self.open_tcp(hash, (ours, guest), &seg, packet.tos);
         } else {
             let (_, mut io) = self.split();
             tcp::answer_stray(packet, &seg, &mut io);
@@ -202,7 +203,13 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     }
 
     /// A SYN of the guest [TCP-12].
-    fn open_tcp(&mut self, hash: u64, ours: Endpoint, guest: Endpoint, seg: &Segment<'_>) {
+    fn open_tcp(
+        &mut self,
+        hash: u64,
+        (ours, guest): (Endpoint, Endpoint),
+        seg: &Segment<'_>,
+        tos: u8,
+    ) {
         if seg.flags.has(TcpFlags::FIN) {
             return self.drops.count(DropReason::BadSegment);
         }
@@ -216,7 +223,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some(id) = self.next_id() else { return };
         let origin = self.origin(hash);
         let (_, mut io) = self.split();
-        match Tcp::from_guest(id, (ours, guest), to, seg, origin, &mut io) {
+        match Tcp::from_guest(id, (ours, guest), to, (seg, tos), origin, &mut io) {
             Opened::Flow(flow) => {
                 log::debug!("flow {}: TCP {guest} -> {ours} ({to})", id.index);
                 self.enter(hash, Flow::Tcp(flow));

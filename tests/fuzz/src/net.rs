@@ -162,7 +162,8 @@ impl Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, to: Endpoint) -> Result<Connected, HostError> {
+    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError> {
+        assert_eq!(tos & 3, 0, "congestion notification is not ours");
         assert!(to.addr.is_unicast() && to.port != 0, "connection to {to}");
         Ok(match self.roll() {
             0..100 => Connected::Now(self.make(id, Kind::Stream, true)),
@@ -262,6 +263,16 @@ impl TcpSockets for Net {
         let roll = self.roll();
         self.live(s, true);
         [1 << 20, 0, 4096, u32::MAX][roll as usize % 4]
+    }
+
+    fn set_tos(&mut self, s: SockId, _v4: bool, tos: u8) {
+        assert_eq!(tos & 3, 0, "congestion notification is not ours");
+        self.live(s, true);
+    }
+
+    fn peer_tos(&mut self, s: SockId) -> u8 {
+        self.live(s, true);
+        0xff
     }
 
     fn close(&mut self, s: SockId) {
