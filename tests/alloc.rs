@@ -259,30 +259,8 @@ struct Conn {
 
 impl World {
     fn new() -> Self {
-        let lease = Lease {
-            v4: true,
-            v6: true,
-            our_mac: Mac::DEFAULT_OURS,
-            addr4: "192.0.2.2".parse().unwrap(),
-            prefix4: 24,
-            gateway4: "192.0.2.1".parse().unwrap(),
-            addr6: None,
-            gateway6: None,
-            our_ll: "fe80::1".parse().unwrap(),
-            mtu: 65_520,
-            map_host_loopback4: None,
-            map_host_loopback6: None,
-            map_guest4: None,
-            map_guest6: None,
-            dns_match4: None,
-            dns_match6: None,
-            dns_host4: None,
-            dns_host6: None,
-            dns4: vec![],
-            dns6: vec![],
-            search: vec![],
-            scope6: 0,
-        };
+        let addr4 = "192.0.2.2".parse().unwrap();
+        let lease = Lease { v6: false, addr4, ..Lease::example() };
         let setup = Setup {
             ndp: ndp::Params::default(),
             protocols: Protocols::default(),

@@ -5,7 +5,7 @@
 //! (they need the address families), `--runas`, and the choice of the namespace.
 
 use std::ffi::{OsStr, OsString};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::lex::Event;
@@ -13,13 +13,7 @@ use super::options::Action;
 use super::ports::{self, Direction, Families};
 use super::runas::{CliEnv, runas};
 use super::values;
-use crate::config::{
-    Config, DnsServers, ForwardSpec, MapAddr, Mode, Offload, Proto, Protocols, Target, Verbosity,
-};
-use crate::wire::Mac;
-
-/// Default MTU: the largest that is a multiple of four below the limit.
-const MTU_DEFAULT: u16 = 65_520;
+use crate::config::{Config, DnsServers, MapAddr, Proto, Protocols, Target, Verbosity};
 
 /// Most `-D` addresses of one family; more are dropped, as resolvers do.
 const DNS_MAX: usize = 3;
@@ -52,7 +46,7 @@ impl<'e> Builder<'e> {
     pub(super) fn new(env: &'e CliEnv) -> Self {
         Self {
             env,
-            config: defaults(env),
+            config: Config { v6: env.ipv6, ..Config::default() },
             warnings: Vec::new(),
             quiet: false,
             debug: false,
@@ -319,55 +313,5 @@ fn pid(word: &OsStr) -> Result<Option<i32>, String> {
     match digits.parse::<i32>() {
         Ok(pid) if pid > 0 => Ok(Some(pid)),
         _ => Err(format!("invalid PID '{text}': must be 1 to {}", i32::MAX)),
-    }
-}
-
-fn defaults(env: &CliEnv) -> Config {
-    Config {
-        mode: Mode::Pasta,
-        target: Target::Shell,
-        userns: None,
-        netns_only: false,
-        foreground: false,
-        verbosity: Verbosity::Info,
-        config_net: false,
-        copy_routes: true,
-        copy_addrs: true,
-        netns_quit: true,
-        hostname: None,
-        ifname: None,
-        v4: true,
-        v6: env.ipv6,
-        addr4: None::<Ipv4Addr>,
-        prefix4: None,
-        addr6: None,
-        gateway4: None,
-        gateway6: None,
-        mtu: MTU_DEFAULT,
-        our_mac: Mac::DEFAULT_OURS,
-        ns_mac: None,
-        template: None,
-        map_gw: true,
-        map_host_loopback4: MapAddr::Default,
-        map_host_loopback6: MapAddr::Default,
-        map_guest4: None,
-        map_guest6: None,
-        dns: DnsServers::default(),
-        advertise_dns: false,
-        advertise_search: false,
-        dns_forward4: None,
-        dns_forward6: None,
-        dns_host4: None,
-        dns_host6: None,
-        protocols: Protocols::default(),
-        ndp: true,
-        ra: true,
-        tcp_in: ForwardSpec::default(),
-        udp_in: ForwardSpec::default(),
-        tcp_out: ForwardSpec::default(),
-        udp_out: ForwardSpec::default(),
-        offload: Offload::Udp,
-        runas: None,
-        pid_file: None,
     }
 }

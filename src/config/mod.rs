@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod dns;
+mod example;
 mod hostview;
 mod lease;
 mod options;

@@ -250,3 +250,56 @@ pub struct Config {
     /// `-P`, `--pid`.
     pub pid_file: Option<PathBuf>,
 }
+
+/// What a command line without options asks for, on a host that has both address families.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Pasta,
+            target: Target::Shell,
+            userns: None,
+            netns_only: false,
+            foreground: false,
+            verbosity: Verbosity::Info,
+            config_net: false,
+            copy_routes: true,
+            copy_addrs: true,
+            netns_quit: true,
+            hostname: None,
+            ifname: None,
+            v4: true,
+            v6: true,
+            addr4: None,
+            prefix4: None,
+            addr6: None,
+            gateway4: None,
+            gateway6: None,
+            mtu: 65_520,
+            our_mac: Mac::DEFAULT_OURS,
+            ns_mac: None,
+            template: None,
+            map_gw: true,
+            map_host_loopback4: MapAddr::Default,
+            map_host_loopback6: MapAddr::Default,
+            map_guest4: None,
+            map_guest6: None,
+            dns: DnsServers::default(),
+            advertise_dns: false,
+            advertise_search: false,
+            dns_forward4: None,
+            dns_forward6: None,
+            dns_host4: None,
+            dns_host6: None,
+            protocols: Protocols::default(),
+            ndp: true,
+            ra: true,
+            tcp_in: ForwardSpec::default(),
+            udp_in: ForwardSpec::default(),
+            tcp_out: ForwardSpec::default(),
+            udp_out: ForwardSpec::default(),
+            offload: Offload::Udp,
+            runas: None,
+            pid_file: None,
+        }
+    }
+}

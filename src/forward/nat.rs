@@ -118,7 +118,6 @@ fn our_address(lease: &Lease, like: Addr) -> Option<Addr> {
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
-    use crate::wire::Mac;
 
     pub(in crate::forward) fn addr(s: &str) -> Addr {
         s.parse::<IpAddr>().unwrap().into()
@@ -130,28 +129,14 @@ pub(super) mod tests {
 
     pub(in crate::forward) fn lease() -> Lease {
         Lease {
-            v4: true,
-            v6: true,
-            our_mac: Mac::DEFAULT_OURS,
-            addr4: "192.0.2.10".parse().unwrap(),
-            prefix4: 24,
-            gateway4: "192.0.2.1".parse().unwrap(),
-            addr6: Some("2001:db8::10".parse().unwrap()),
-            gateway6: Some("fe80::1".parse().unwrap()),
-            our_ll: "fe80::1".parse().unwrap(),
-            mtu: 65520,
             map_host_loopback4: Some("192.0.2.200".parse().unwrap()),
             map_host_loopback6: Some("fe80::1".parse().unwrap()),
-            map_guest4: None,
-            map_guest6: None,
             dns_match4: Some("192.0.2.222".parse().unwrap()),
             dns_match6: Some("2001:db8::53".parse().unwrap()),
             dns_host4: Some("127.0.0.53".parse().unwrap()),
             dns_host6: Some("2001:db8:9::53".parse().unwrap()),
-            dns4: Vec::new(),
-            dns6: Vec::new(),
-            search: Vec::new(),
             scope6: 2,
+            ..Lease::example()
         }
     }
 

@@ -148,7 +148,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod testing {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use crate::config::Lease;
     use crate::wire::Mac;
@@ -158,28 +158,9 @@ mod testing {
     /// The guest of the worked examples: 192.0.2.10 and 2001:db8::10 behind .1 and fe80::1.
     pub(super) fn lease() -> Lease {
         Lease {
-            v4: true,
-            v6: true,
-            our_mac: Mac::DEFAULT_OURS,
-            addr4: Ipv4Addr::new(192, 0, 2, 10),
-            prefix4: 24,
-            gateway4: Ipv4Addr::new(192, 0, 2, 1),
-            addr6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10)),
-            gateway6: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
-            our_ll: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
-            mtu: 65520,
             map_host_loopback4: Some(Ipv4Addr::new(192, 0, 2, 200)),
             map_host_loopback6: None,
-            map_guest4: None,
-            map_guest6: None,
-            dns_match4: None,
-            dns_match6: None,
-            dns_host4: None,
-            dns_host6: None,
-            dns4: vec![],
-            dns6: vec![],
-            search: vec![],
-            scope6: 0,
+            ..Lease::example()
         }
     }
 

@@ -204,28 +204,5 @@ impl Rig {
 
 /// A guest's network identity.
 pub(super) fn lease() -> Lease {
-    Lease {
-        v4: true,
-        v6: true,
-        our_mac: Mac::DEFAULT_OURS,
-        addr4: "192.0.2.10".parse().unwrap(),
-        prefix4: 24,
-        gateway4: "192.0.2.1".parse().unwrap(),
-        addr6: Some("2001:db8::10".parse().unwrap()),
-        gateway6: Some("fe80::1".parse().unwrap()),
-        our_ll: "fe80::1".parse().unwrap(),
-        mtu: 65520,
-        map_host_loopback4: None,
-        map_host_loopback6: None,
-        map_guest4: None,
-        map_guest6: None,
-        dns_match4: None,
-        dns_match6: None,
-        dns_host4: None,
-        dns_host6: None,
-        dns4: Vec::new(),
-        dns6: Vec::new(),
-        search: Vec::new(),
-        scope6: 0,
-    }
+    Lease::example()
 }

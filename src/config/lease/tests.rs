@@ -1,55 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::{DnsServers, ForwardSpec, Mode, Offload, Protocols, Target, Verbosity};
+use crate::config::DnsServers;
 
 fn config() -> Config {
-    Config {
-        mode: Mode::Pasta,
-        target: Target::Shell,
-        userns: None,
-        netns_only: false,
-        foreground: true,
-        verbosity: Verbosity::Info,
-        config_net: true,
-        copy_routes: true,
-        copy_addrs: true,
-        netns_quit: true,
-        hostname: None,
-        ifname: None,
-        v4: true,
-        v6: true,
-        addr4: None,
-        prefix4: None,
-        addr6: None,
-        gateway4: None,
-        gateway6: None,
-        mtu: 65520,
-        our_mac: Mac::DEFAULT_OURS,
-        ns_mac: None,
-        template: None,
-        map_gw: true,
-        map_host_loopback4: MapAddr::Default,
-        map_host_loopback6: MapAddr::Default,
-        map_guest4: None,
-        map_guest6: None,
-        dns: DnsServers::default(),
-        advertise_dns: true,
-        advertise_search: true,
-        dns_forward4: None,
-        dns_forward6: None,
-        dns_host4: None,
-        dns_host6: None,
-        protocols: Protocols::default(),
-        ndp: true,
-        ra: true,
-        tcp_in: ForwardSpec::default(),
-        udp_in: ForwardSpec::default(),
-        tcp_out: ForwardSpec::default(),
-        udp_out: ForwardSpec::default(),
-        offload: Offload::Udp,
-        runas: None,
-        pid_file: None,
-    }
+    Config { advertise_dns: true, advertise_search: true, ..Config::default() }
 }
 
 fn ip(s: &str) -> IpAddr {

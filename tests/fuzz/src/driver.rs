@@ -114,26 +114,18 @@ fn lease(mtu: u16, families: (bool, bool)) -> Lease {
     Lease {
         v4: families.0,
         v6: families.1,
-        our_mac: Mac::DEFAULT_OURS,
         addr4: "192.0.2.2".parse().unwrap(),
-        prefix4: 24,
-        gateway4: "192.0.2.1".parse().unwrap(),
         addr6: Some("2001:db8::2".parse().unwrap()),
-        gateway6: Some("fe80::1".parse().unwrap()),
-        our_ll: "fe80::1".parse().unwrap(),
         mtu,
         map_host_loopback4: Some("192.0.2.1".parse().unwrap()),
         map_host_loopback6: Some("fe80::1".parse().unwrap()),
-        map_guest4: None,
-        map_guest6: None,
         dns_match4: Some("192.0.2.53".parse().unwrap()),
         dns_match6: Some("2001:db8::53".parse().unwrap()),
         dns_host4: Some("203.0.113.53".parse().unwrap()),
         dns_host6: Some("2001:db8:2::53".parse().unwrap()),
         dns4: vec!["192.0.2.53".parse().unwrap()],
         dns6: vec!["2001:db8::53".parse().unwrap()],
-        search: vec![],
-        scope6: 0,
+        ..Lease::example()
     }
 }
 
