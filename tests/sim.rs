@@ -45,5 +45,7 @@ mod loss;
 mod reorder;
 #[path = "sim/stack.rs"]
 mod stack;
+#[path = "sim/trouble.rs"]
+mod trouble;
 #[path = "sim/upload.rs"]
 mod upload;

@@ -109,6 +109,8 @@ pub struct Sock {
 
     /// Still to be written by the peer.
     pub peer_out: VecDeque<u8>,
+    /// How much there was to write so far.
+    pub peer_wrote: usize,
     peer_write_next: u64,
     /// The peer finishes once everything is written.
     pub peer_fin: bool,
@@ -160,6 +162,7 @@ impl Sock {
             peer_eof: false,
             peer_reset: false,
             peer_out: VecDeque::new(),
+            peer_wrote: 0,
             peer_write_next: 0,
             peer_fin: false,
             fin_received: false,
@@ -178,6 +181,11 @@ impl Sock {
     /// Bytes in the receive queue.
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes it has taken from us since it was connected.
+    pub fn taken(&self) -> u64 {
+        self.acked - u64::from(self.active) + self.sending.len() as u64
     }
 
     pub fn is_shut(&self) -> bool {
@@ -312,12 +320,14 @@ pub struct FakeNet {
     /// How the next socket behaves.
     pub next: Behaviour,
     pub socks: Vec<Sock>,
+    /// Readiness is not reported for the time being.
+    pub silent: bool,
     pub rng: Rng,
 }
 
 impl FakeNet {
     pub fn new(rng: Rng) -> Self {
-        Self { now: 0, next: Behaviour::default(), socks: Vec::new(), rng }
+        Self { now: 0, next: Behaviour::default(), socks: Vec::new(), silent: false, rng }
     }
 
     /// A connection a peer made; the flow is not known yet.
@@ -344,6 +354,9 @@ impl FakeNet {
     /// Readiness that was not reported yet.
     pub fn take_events(&mut self) -> Vec<(FlowId, SocketReady)> {
         let mut out = vec![];
+        if self.silent {
+            return out;
+        }
         for s in &mut self.socks {
             if let Some(id) = s.flow
                 && !s.closed
@@ -407,7 +420,7 @@ impl TcpSockets for FakeNet {
         let mut n = sock.free().min(total);
         if sock.how.short_sends != 0 && chance.is_multiple_of(sock.how.short_sends) {
             n = n.min((chance >> 32) as usize % (total + 1));
-            if n < total {
+            if n < total && n < sock.free() {
                 // There is room: the kernel would say so before long.
                 sock.events.push(SocketReady { write: true, ..SocketReady::default() });
             }

@@ -79,7 +79,11 @@ impl Tcp {
                     }
                 }
                 Peeked::Empty => self.events.clear(Events::READABLE),
-                Peeked::End => self.send_fin(io),
+                Peeked::End => {
+                    if !self.send_fin(io) {
+                        break;
+                    }
+                }
                 Peeked::Broken => return self.reset(io),
             }
         }
@@ -126,15 +130,21 @@ impl Tcp {
         }
     }
 
-    fn send_fin<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
+    /// False if the link could not take it: tried again in a moment, like data.
+    fn send_fin<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> bool {
         let (ack, window) = self.piggyback(io);
         let flags = TcpFlags::FIN.with(TcpFlags::ACK);
         let seq = self.tx_next;
-        self.emit(io, flags, seq, ack, window, 0);
+        if !self.emit(io, flags, seq, ack, window, 0) {
+            io.drop(crate::flow::DropReason::LinkFull);
+            self.retry_soon(io);
+            return false;
+        }
         self.events.set(Events::FIN_SENT);
         self.events.clear(Events::READABLE);
         self.tx_next = self.tx_next.add(1);
         self.arm_rto(io);
+        true
     }
 
     /// End of the data in flight: what follows it is our FIN, if that was sent.
