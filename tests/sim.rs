@@ -41,6 +41,8 @@ mod fuzz;
 mod handshake;
 #[path = "sim/loss.rs"]
 mod loss;
+#[path = "sim/model/mod.rs"]
+mod model;
 #[path = "sim/reorder.rs"]
 mod reorder;
 #[path = "sim/stack.rs"]
