@@ -40,7 +40,11 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// Runs one input; a failure shows it in full.
 fn run(what: &str, data: &[u8]) {
-    if catch_unwind(AssertUnwindSafe(|| driver::run(data))).is_err() {
+    run_with(driver::run, what, data);
+}
+
+fn run_with(target: fn(&[u8]), what: &str, data: &[u8]) {
+    if catch_unwind(AssertUnwindSafe(|| target(data))).is_err() {
         panic!("{what} fails (message above); the input is\n{}", hex(data));
     }
 }
@@ -50,7 +54,9 @@ fn past_failures_stay_fixed() {
     for file in files("data/fuzz") {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("# "), "{}: no description", file.display());
-        run(&file.display().to_string(), &unhex(&text));
+        let name = file.display().to_string();
+        let target = if name.contains("segments-") { driver::run_segments } else { driver::run };
+        run_with(target, &name, &unhex(&text));
     }
 }
 
@@ -58,6 +64,10 @@ fn past_failures_stay_fixed() {
 fn seeds_pass() {
     for file in files("fuzz/corpus-seed/frames") {
         run(&file.display().to_string(), &fs::read(&file).unwrap());
+    }
+    for file in files("fuzz/corpus-seed/segments") {
+        let data = fs::read(&file).unwrap();
+        run_with(driver::run_segments, &file.display().to_string(), &data);
     }
 }
 
@@ -81,5 +91,44 @@ fn random_inputs_pass() {
             data[2] &= 0x4f;
         }
         run(&format!("input {n}"), &data);
+        if n % 4 == 0 {
+            run_with(driver::run_segments, &format!("segments {n}"), &data);
+        }
     }
+}
+
+/// The settings of a seed.
+const SETUP: [u8; 3] = [0; 3];
+
+fn steps(steps: &[&[u8]]) -> Vec<u8> {
+    [&SETUP[..]].iter().chain(steps).flat_map(|s| s.iter().copied()).collect()
+}
+
+/// A SYN to the peer of that number; see `frames::addrs` and `frames::new_tcp`.
+fn syn(to: u8) -> [u8; 14] {
+    [0, 0, 10, to, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+// [TCP-1] Loopback addresses never cross the link, in either role.
+#[test]
+fn loopback_addresses_are_dropped() {
+    assert_eq!(driver::flows_after(&steps(&[&syn(0)])), 1);
+    assert_eq!(driver::flows_after(&steps(&[&syn(5 + 7)])), 0, "to 127.0.0.1");
+    assert_eq!(driver::flows_after(&steps(&[&syn(16 + 5 + 7)])), 0, "to ::1");
+}
+
+// [TCP-92] [TCP-93] A connection of the guest on which nothing happens ends after two to four
+// hours, a spliced one does not.
+#[test]
+fn spliced_flows_may_be_idle() {
+    // Three hours of 3,600,000 ms pass at once.
+    let hours = [&[24, 6][..], &10_800_000u32.to_le_bytes()].concat();
+    let ready = [12, 0, 1, 3];
+    let ack = [0, 0, 0, 0, 0, 0, 0, 0, 200, 0, 0, 0, 0];
+    let guest = [&syn(0)[..], &ready, &ack].concat();
+    assert_eq!(driver::flows_after(&steps(&[&guest, &hours])), 1);
+    assert_eq!(driver::flows_after(&steps(&[&guest, &hours, &hours])), 0);
+    // Accepted from 127.0.0.1, and its other side connected.
+    let spliced = [0x55, 0, 0, 12, 1, 1, 3, 12, 0, 0, 3];
+    assert_eq!(driver::flows_after(&steps(&[&spliced, &hours, &hours, &hours])), 1);
 }

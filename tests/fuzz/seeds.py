@@ -82,10 +82,58 @@ SEEDS = {
     "raw": batch(raw(*range(60)), raw(*([255] * 14))),
 }
 
+# The target `segments` reads its segments in another way: src/segments.rs.
+NEW, KNOWN = 0, 64
+
+
+def segment(which=KNOWN, flags=16, seq=0, ack=0, options=b"\0", words=0, urgent=b"", data=b"\0",
+            family=V4):
+    return (bytes([which, flags, seq, ack, 0]) + options + bytes([words]) + urgent + data
+            + ip(family)[:-2])
+
+
+def new(options=b"\1", which=NEW, isn=0, flags=2):
+    return bytes([which, isn, flags, 0, 0, 0]) + options + bytes([0, 0]) + ip(
+        V6 if which & 1 else V4)[:-2]
+
+
+def raw_options(*some):
+    return bytes([len(some)]) + bytes(some)
+
+
+DATA = b"\1\x32"  # 50 bytes
+SEGMENTS = {
+    "basic": batch(new()) + READY + batch(segment(), segment(data=DATA)) + peer_sends(4)
+    + batch(segment()) * 3 + PEER_FIN + batch(segment(flags=17)) + batch(segment()) * 3 + TIME,
+    "basic6": batch(new(which=1)) + READY
+    + batch(segment(family=V6), segment(data=DATA, family=V6)) + peer_sends(4),
+    "wrap": batch(new(isn=0)) + READY + batch(segment()) + batch(*[segment(data=b"\1\xe6")] * 4) * 3,
+    "urgent": batch(new()) + READY
+    + batch(*[segment(flags=0x30, urgent=u, data=DATA) for u in (b"\0\0", b"\1\0", b"\xff\xff")]),
+    "header-length": batch(new()) + READY + batch(segment(), *[segment(words=224 + n) for n in (0, 4, 15)]),
+    "options": batch(new(raw_options(2, 0, 0, 0))) + batch(new(raw_options(2, 4, 5), which=2))
+    + batch(new(raw_options(*([3, 3, 14, 1] * 10)), which=4)) + batch(new(raw_options(255, 1, 0), 6)),
+    "hole": batch(new()) + READY + batch(segment(), segment(seq=200, data=DATA), segment(data=DATA)),
+} | {
+    f"mss-{n}": batch(new(raw_options(2, 4, 0, n))) + READY + batch(segment()) + peer_sends(2)
+    + batch(segment()) * 4 for n in range(4)
+} | {
+    f"flags-{first:02x}": batch(new()) + READY + batch(segment()) + b"".join(
+        batch(segment(flags=f, urgent=b"\0\0" if f & 32 else b"", data=DATA))
+        for f in range(first, first + 32) if not f & 4)
+    + b"".join(
+        batch(segment(flags=f, urgent=b"\0\0" if f & 32 else b"", seq=130)) for f in range(first, first + 32))
+    for first in range(0, 256, 32)
+}
+
 here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus-seed")
 for name, steps in SEEDS.items():
     os.makedirs(os.path.join(here, "frames"), exist_ok=True)
     with open(os.path.join(here, "frames", name), "wb") as f:
+        f.write(SETUP + steps)
+for name, steps in SEGMENTS.items():
+    os.makedirs(os.path.join(here, "segments"), exist_ok=True)
+    with open(os.path.join(here, "segments", name), "wb") as f:
         f.write(SETUP + steps)
 for target, seeds in {
     "cli": {"ports": b"-t\0 8000-8010:80-90,[::1]/22\0-u\0none\0-T\0001-65535", "netns": b"--netns\0x"},

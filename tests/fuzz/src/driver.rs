@@ -23,6 +23,8 @@ mod frames;
 mod link;
 #[path = "net.rs"]
 mod net;
+#[path = "segments.rs"]
+mod segments;
 
 use std::net::IpAddr;
 
@@ -32,7 +34,7 @@ use passt::forward::GuestAddrs;
 use passt::services::ndp;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{FrameOut, ListenerId, Now, Setup, SockId, Translator};
-use passt::wire::{Addr, Endpoint, Mac};
+use passt::wire::{Addr, Endpoint, Mac, Vnet};
 
 use link::Link;
 use net::{Kind, Net, Sock};
@@ -49,7 +51,33 @@ const WAKEUPS: u64 = 60;
 
 /// Runs one test case; panics if something is wrong.
 pub(super) fn run(data: &[u8]) {
-    let mut world = World::new(Input(data));
+    play(data, Frames::Any);
+}
+
+/// Likewise, with TCP segments instead of frames of all kinds.
+pub(super) fn run_segments(data: &[u8]) {
+    play(data, Frames::Segments);
+}
+
+/// Flows that are left after the steps of an input.
+pub(super) fn flows_after(data: &[u8]) -> usize {
+    let mut world = World::new(Input(data), Frames::Any);
+    while !world.input.0.is_empty() {
+        world.step();
+        world.check();
+    }
+    world.t.len()
+}
+
+/// What the guest sends.
+#[derive(Clone, Copy)]
+enum Frames {
+    Any,
+    Segments,
+}
+
+fn play(data: &[u8], frames: Frames) {
+    let mut world = World::new(Input(data), frames);
     while !world.input.0.is_empty() {
         world.step();
         world.check();
@@ -104,6 +132,7 @@ struct World<'a> {
     now: u64,
     pool: usize,
     again: Vec<FlowId>,
+    frames: Frames,
 }
 
 fn addr(s: &str) -> Addr {
@@ -130,7 +159,7 @@ fn lease(mtu: u16, families: (bool, bool)) -> Lease {
 }
 
 impl<'a> World<'a> {
-    fn new(mut input: Input<'a>) -> Self {
+    fn new(mut input: Input<'a>, frames: Frames) -> Self {
         let mtu = input.pick(&[65_520, 1500, 1280, 576, 68, 0]);
         let families =
             input.pick(&[(true, true), (true, true), (true, true), (true, false), (false, true)]);
@@ -152,7 +181,7 @@ impl<'a> World<'a> {
         };
         let t = Translator::new(setup, Link::default(), Net::default());
         let pool = t.pool().available();
-        let mut world = Self { input, t, now, pool, again: vec![] };
+        let mut world = Self { input, t, now, pool, again: vec![], frames };
         if how & 0x40 != 0 {
             world.t.solicit_guest();
         }
@@ -189,7 +218,12 @@ impl<'a> World<'a> {
 
     fn batch(&mut self) {
         for _ in 0..=self.input.byte() % 4 {
-            let (vnet, frame) = frames::frame(&mut self.input, &mut self.t.out);
+            let (vnet, frame) = match self.frames {
+                Frames::Any => frames::frame(&mut self.input, &mut self.t.out),
+                Frames::Segments => {
+                    (Vnet::default(), segments::frame(&mut self.input, &mut self.t.out))
+                }
+            };
             self.t.on_frame(&vnet, &frame);
         }
         self.t.end_batch();

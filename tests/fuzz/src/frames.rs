@@ -104,7 +104,7 @@ fn raw(input: &mut Input<'_>) -> (Vnet, Vec<u8>) {
 }
 
 /// Ethernet and IP around a transport part.
-fn ip(input: &mut Input<'_>, protocol: u8, addrs: &[u8], transport: &[u8]) -> Vec<u8> {
+pub(super) fn ip(input: &mut Input<'_>, protocol: u8, addrs: &[u8], transport: &[u8]) -> Vec<u8> {
     let ttl = input.pick(&[64, 255, 1, 0]);
     let mut f = passt::wire::Mac::DEFAULT_OURS.0.to_vec();
     f.extend([2, 0, 0, 0, 0, 1]);
