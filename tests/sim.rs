@@ -41,12 +41,16 @@ mod fuzz;
 mod handshake;
 #[path = "sim/loss.rs"]
 mod loss;
+#[path = "sim/ingress.rs"]
+mod ingress;
 #[path = "sim/model/mod.rs"]
 mod model;
 #[path = "sim/reorder.rs"]
 mod reorder;
 #[path = "sim/stack.rs"]
 mod stack;
+#[path = "sim/timers.rs"]
+mod timers;
 #[path = "sim/trouble.rs"]
 mod trouble;
 #[path = "sim/upload.rs"]

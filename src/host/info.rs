@@ -23,7 +23,11 @@ const SYN_HEADERS: usize = 256;
 pub(super) fn view(fd: i32) -> Option<TcpView> {
     let mut raw = [0u8; LENGTH];
     let len = read_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut raw)?;
-    let raw = raw.get(..len)?;
+    fields(raw.get(..len)?)
+}
+
+/// What there is of it; `None` without the part that every kernel has.
+fn fields(raw: &[u8]) -> Option<TcpView> {
     Some(TcpView {
         rtt_us: word(raw, RTT)?,
         min_rtt_us: word(raw, MIN_RTT).filter(|v| *v != 0),
@@ -103,6 +107,32 @@ mod tests {
         // The acknowledgement of the answer may be delayed; the first five bytes were.
         assert!(free_space(c.as_raw_fd()) > 0);
         assert!(send_buffer(c.as_raw_fd()) > 0);
+    }
+
+    // [TCP-101] Older kernels write less: each field is there or it is not.
+    #[test]
+    fn shorter_structures_of_older_kernels() {
+        let mut raw = [0; LENGTH];
+        for (at, value) in [(RTT, 1u32), (BYTES_ACKED, 2), (MIN_RTT, 3), (DELIVERY_RATE, 4)] {
+            raw[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        for (len, acked, min_rtt, rate) in [
+            (LENGTH, Some(2), Some(3), Some(4)),
+            (LENGTH - 1, Some(2), Some(3), None),
+            (MIN_RTT, Some(2), None, None),
+            (BYTES_ACKED + 8, Some(2), None, None),
+            (BYTES_ACKED + 7, None, None, None),
+            (104, None, None, None),
+        ] {
+            let view = fields(&raw[..len]).unwrap();
+            assert_eq!(view.rtt_us, 1);
+            assert_eq!(
+                (view.bytes_acked, view.min_rtt_us, view.delivery_rate),
+                (acked, min_rtt, rate),
+                "{len} bytes"
+            );
+        }
+        assert_eq!(fields(&raw[..RTT]), None);
     }
 
     #[test]

@@ -33,11 +33,9 @@ pub struct Net {
 impl Net {
     /// Sockets will be registered through `registrar`.
     pub fn new(registrar: Registrar, scope6: u32) -> Self {
-        // The kernels that first had it had it for one family only; both must do the same.
-        let peek_off = [libc::AF_INET, libc::AF_INET6].into_iter().all(|family| {
-            // A family that does not exist has no sockets to peek at.
-            let Ok(fd) = socket(family, libc::SOCK_STREAM, 0) else { return true };
-            set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0).is_ok()
+        let peek_off = in_every_family(|family| {
+            let fd = socket(family, libc::SOCK_STREAM, 0).ok()?;
+            Some(set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0).is_ok())
         });
         // Only old kernels need the room.
         let skip = if peek_off { 0 } else { super::tcp::SKIP };
@@ -109,6 +107,12 @@ impl Drop for Net {
     fn drop(&mut self) {
         debug_assert!(self.open == 0 || std::thread::panicking(), "{} sockets leaked", self.open);
     }
+}
+
+/// True if something works in every family of which there are sockets. The kernels that first had
+/// peek offsets had them for one family only, and all flows must do the same.
+fn in_every_family(works: impl Fn(i32) -> Option<bool>) -> bool {
+    [libc::AF_INET, libc::AF_INET6].into_iter().all(|family| works(family).unwrap_or(true))
 }
 
 /// Creates a non-blocking socket.
@@ -192,4 +196,22 @@ pub(super) fn classify(errno: i32) -> HostError {
 /// [`classify`] for a failed call.
 pub(super) fn classify_io(e: &io::Error) -> HostError {
     classify(e.raw_os_error().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // [TCP-60] [TCP-101] Peek offsets of one family only are as good as none (Linux 6.9 had them
+    // for IPv4 before IPv6); a family that does not exist is no obstacle.
+    #[test]
+    fn peek_offsets_have_to_work_everywhere() {
+        let on = |v4, v6| in_every_family(|f| if f == libc::AF_INET { v4 } else { v6 });
+        assert!(on(Some(true), Some(true)));
+        assert!(!on(Some(true), Some(false)));
+        assert!(!on(Some(false), Some(true)));
+        assert!(!on(Some(false), Some(false)));
+        assert!(on(Some(true), None) && on(None, Some(true)));
+        assert!(!on(Some(false), None));
+    }
 }

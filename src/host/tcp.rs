@@ -196,3 +196,37 @@ fn received(n: isize, skipped: usize) -> Peeked {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(fd: i32, level: i32, name: i32) -> i32 {
+        let (mut value, mut len) = (0i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap());
+        // SAFETY: the kernel writes one int to a variable of ours.
+        let r = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(r, 0);
+        value
+    }
+
+    // [TCP-94] [TCP-58] No delay; and what the kernel tunes by itself is left to it: buffers, and
+    // the largest window, which once clamped would not grow again.
+    #[test]
+    fn buffers_and_windows_are_the_kernels() {
+        let plain = socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        let ours = socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        prepare(ours.as_raw_fd(), true);
+        assert_eq!(option(ours.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY), 1);
+        for (level, name) in [
+            (libc::SOL_SOCKET, libc::SO_SNDBUF),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF),
+            (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
+            (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
+            (libc::IPPROTO_TCP, libc::TCP_CORK),
+            (libc::IPPROTO_TCP, libc::TCP_QUICKACK),
+        ] {
+            let [ours, plain] = [&ours, &plain].map(|fd| option(fd.as_raw_fd(), level, name));
+            assert_eq!(ours, plain, "option {name}");
+        }
+    }
+}

@@ -494,7 +494,7 @@ fn piggyback() {
     assert_eq!(brief(&got), [(ACK | PSH, 1, 8, 8)]);
 }
 
-// The link cannot take an acknowledgement: it is sent once it can.
+// [TCP-66] The link cannot take an acknowledgement: it is sent once it can.
 #[test]
 fn lost_acknowledgement_is_repeated() {
     let mut w = World::new();
