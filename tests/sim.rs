@@ -39,10 +39,10 @@ mod dscp;
 mod fuzz;
 #[path = "sim/handshake.rs"]
 mod handshake;
-#[path = "sim/loss.rs"]
-mod loss;
 #[path = "sim/ingress.rs"]
 mod ingress;
+#[path = "sim/loss.rs"]
+mod loss;
 #[path = "sim/model/mod.rs"]
 mod model;
 #[path = "sim/reorder.rs"]

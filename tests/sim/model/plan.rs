@@ -218,6 +218,7 @@ fn host() -> impl Strategy<Value = Behaviour> {
         short_sends: kernel.0,
         info: kernel.1,
         rate: kernel.2,
+        tos: 0,
         peek_off: kernel.3,
         merge: kernel.4,
     })
