@@ -415,7 +415,7 @@ fn transient_and_fatal_conditions() {
     w.link.lose = 1;
     assert_eq!(w.peer_finishes(s), []);
     let got = w.wait(S / 4);
-    assert_eq!((got[0].flags, got[0].seq), (FIN | ACK, at(0)));
+    assert!(got.iter().any(|s| (s.flags, s.seq) == (FIN | ACK, at(0))), "{got:?}");
 
     let (mut w, s) = in_flight(10);
     w.net.socks[s].peer_rst();
