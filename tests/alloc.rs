@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::io::IoSlice;
 
 use passt::config::{Lease, Protocols};
-use passt::flow::FlowId;
+use passt::flow::{FlowId, Pool};
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
 use passt::translate::tcp::{SocketReady, Timeouts};
@@ -268,8 +268,12 @@ impl World {
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],
             flows: FLOWS,
+<<<<<<< HEAD
             pool: 64 << 20,
             timeouts: Timeouts::default(),
+=======
+            pool: Pool::new(64 << 20).unwrap(),
+>>>>>>> 4b9067a (Let the user set the memory for data that sockets do not take)
             now: Now(1_000_000),
             lease,
         };

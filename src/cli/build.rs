@@ -105,6 +105,7 @@ impl<'e> Builder<'e> {
             }
             Action::Ifname => config.ifname = Some(values::ifname(text()?)?),
             Action::Offload => config.offload = values::offload(text()?)?,
+            Action::BufferMemory => config.buffer_memory = values::buffer_memory(text()?)?,
             Action::NsMac => config.ns_mac = Some(values::mac(text()?)?),
             Action::ConfigNet => config.config_net = true,
             Action::Userns => {

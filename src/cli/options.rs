@@ -39,6 +39,7 @@ pub(super) enum Action {
     Ifname,
     NsMac,
     Offload,
+    BufferMemory,
     ConfigNet,
     Userns,
     Netns,
@@ -176,6 +177,10 @@ const GENERAL: &[Opt] = &[
     Opt::with("pid", "FILE")
         .short('P')
         .does(Action::PidFile, "Write the process id to FILE [default: none]"),
+    Opt::with("buffer-memory", "SIZE").does(
+        Action::BufferMemory,
+        "Memory for what the namespace sent and sockets of\nthe host do not take, 1M to 1G [default: 64M]",
+    ),
     Opt::with("log-file", "FILE").short('l'),
     Opt::with("log-size", "BYTES"),
     Opt::with("stats", "DELAY"),

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -13,6 +14,13 @@ use crate::wire::Mac;
 
 /// Largest MTU: 65535 less the Ethernet header.
 pub(super) const MTU_MAX: u16 = 65_521;
+
+/// Memory for data that sockets do not take at once, bytes.
+pub(super) const BUFFER_MEMORY: usize = 64 << 20;
+
+/// What it can be set to. With less not even one connection would get a window worth having from
+/// it; more than this the kernel's own limits would not let connections use.
+const BUFFER_MEMORY_RANGE: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
 /// Longest path the kernel takes, without the terminating NUL (`PATH_MAX` - 1).
 const PATH_MAX: usize = 4095;
@@ -141,6 +149,14 @@ pub(super) fn offload(text: &str) -> Result<Offload, String> {
     }
 }
 
+/// `--buffer-memory`: bytes, or with a suffix k, M or G multiples of 1024.
+pub(super) fn buffer_memory(text: &str) -> Result<usize, String> {
+    size(text)
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| BUFFER_MEMORY_RANGE.contains(bytes))
+        .ok_or_else(|| format!("invalid --buffer-memory '{text}': must be 1M to 1G"))
+}
+
 /// `-M`, `--ns-mac-addr`.
 pub(super) fn mac(text: &str) -> Result<Mac, String> {
     text.parse().map_err(|()| {
@@ -172,6 +188,17 @@ pub(super) fn netns(value: &OsStr) -> Result<PathBuf, String> {
     let path = path("--netns", value)?;
     let is_name = !value.as_bytes().contains(&b'/');
     Ok(if is_name { PathBuf::from("/run/netns").join(path) } else { path })
+}
+
+/// A number of bytes: decimal, with k, M or G (in either case) for powers of 1024.
+fn size(text: &str) -> Option<u64> {
+    let units = [(['k', 'K'], 1 << 10), (['m', 'M'], 1 << 20), (['g', 'G'], 1 << 30)];
+    let unit = units
+        .into_iter()
+        .find_map(|(letters, unit)| text.strip_suffix(letters).map(|number| (number, unit)));
+    let (number, unit) = unit.unwrap_or((text, 1));
+    // An empty number would be 0.
+    decimal(number).filter(|_| !number.is_empty())?.checked_mul(unit)
 }
 
 fn unsigned(text: &str) -> &str {
@@ -238,6 +265,21 @@ mod tests {
             assert_eq!(any_base(text), value, "{text:?}");
         }
         assert_eq!(decimal("010"), Some(10));
+        for (text, bytes) in [
+            ("8388608", Some(8 << 20)),
+            ("512k", Some(512 << 10)),
+            ("512K", Some(512 << 10)),
+            ("8m", Some(8 << 20)),
+            ("1G", Some(1 << 30)),
+            ("M", None),
+            ("1.5M", None),
+            ("1MB", None),
+            ("1 M", None),
+            ("-1M", None),
+            ("18446744073709551615k", None),
+        ] {
+            assert_eq!(size(text), bytes, "{text:?}");
+        }
         assert_eq!(decimal("0x10"), None);
     }
 

@@ -156,6 +156,9 @@ pub enum Offload {
     Udp,
 }
 
+/// Default of `--buffer-memory`.
+const BUFFER_MEMORY: usize = 64 << 20;
+
 /// The validated command line. Immutable once built.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -245,6 +248,8 @@ pub struct Config {
     pub udp_out: ForwardSpec,
     /// `--offload`: the most that is asked for.
     pub offload: Offload,
+    /// `--buffer-memory`: bytes for data of the guest that sockets do not take at once.
+    pub buffer_memory: usize,
     /// `--runas`.
     pub runas: Option<RunAs>,
     /// `-P`, `--pid`.
@@ -298,6 +303,7 @@ impl Default for Config {
             tcp_out: ForwardSpec::default(),
             udp_out: ForwardSpec::default(),
             offload: Offload::Udp,
+            buffer_memory: BUFFER_MEMORY,
             runas: None,
             pid_file: None,
         }

@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::engine::{Engine, Lifeline, clock};
 use crate::config::{Config, HostView, Lease, LeaseError, Target};
 use crate::event::Reactor;
-use crate::flow::MAX_FLOWS;
+use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
 use crate::host::{ListenError, Listeners, Net, open_listeners};
 use crate::link::{Tap, TapError};
@@ -37,9 +37,6 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Name of the interface where neither option nor template names one.
 const DEFAULT_IFNAME: &str = "tap0";
-
-/// Bytes of the backlog pool.
-const POOL: usize = 64 << 20;
 
 /// Leftovers the ready list has room for without growing: every flow, and the other sources.
 const LEFTOVERS: usize = MAX_FLOWS + 128;
@@ -351,6 +348,9 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         child: None,
         netns: watch,
     };
+    let pool = Pool::new(config.buffer_memory).map_err(|_| {
+        StartError::Io("cannot reserve --buffer-memory", std::io::ErrorKind::OutOfMemory.into())
+    })?;
     let setup = Setup {
         protocols: config.protocols,
         ndp: ndp::Params { ndp: config.ndp, ra: config.ra && !config.config_net },
@@ -358,7 +358,7 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         guest_mac: configured.mac,
         key: parsed.key,
         flows: MAX_FLOWS,
-        pool: POOL,
+        pool,
         timeouts: timeouts(),
         now: clock(),
         lease,

@@ -13,6 +13,7 @@
 //!
 //! Chunks are reserved as address space at start and touched when first used.
 
+use std::collections::TryReserveError;
 use std::io::IoSlice;
 
 use super::ahead::Ahead;
@@ -86,9 +87,14 @@ impl Backlog {
 
 impl Pool {
     /// A pool of `bytes`, rounded up to whole chunks.
-    pub fn new(bytes: usize) -> Self {
+    ///
+    /// # Errors
+    /// There is no address space for it, or a limit forbids it.
+    pub fn new(bytes: usize) -> Result<Self, TryReserveError> {
         let capacity = bytes.div_ceil(CHUNK);
-        Self { chunks: Vec::with_capacity(capacity), free: NONE, capacity, used: 0, promised: 0 }
+        let mut chunks = Vec::new();
+        chunks.try_reserve_exact(capacity)?;
+        Ok(Self { chunks, free: NONE, capacity, used: 0, promised: 0 })
     }
 
     /// Bytes that could still be promised.
@@ -316,7 +322,7 @@ mod tests {
         fn two_backlogs_behave_like_queues(
             ops in proptest::collection::vec((any::<bool>(), any::<bool>(), 0usize..9000), 0..80)
         ) {
-            let mut pool = Pool::new(16 * CHUNK);
+            let mut pool = Pool::new(16 * CHUNK).unwrap();
             let mut logs = [Backlog::default(); 2];
             let mut model = [Vec::new(), Vec::new()];
             let mut byte = 0u8;
@@ -345,7 +351,7 @@ mod tests {
         // What was promised always finds room, however the flows use it.
         #[test]
         fn promises_hold(sizes in proptest::collection::vec(1u32..60_000, 1..40), step in 1usize..5000) {
-            let mut pool = Pool::new(64 * CHUNK);
+            let mut pool = Pool::new(64 * CHUNK).unwrap();
             let granted: Vec<u32> = sizes.into_iter().filter(|s| pool.promise(0, *s)).collect();
             let mut logs = vec![Backlog::default(); granted.len()];
             let data = vec![1u8; 60_000];

@@ -165,7 +165,7 @@ impl Rig {
             net: Sockets::default(),
             now: Now(1_000_000),
             drops: Drops::default(),
-            pool: Pool::new(0),
+            pool: Pool::new(0).unwrap(),
             boards: Boards::new(),
             lease: lease(),
         }

@@ -118,6 +118,7 @@ fn help_text() {
         "-6, --ipv6-only",
         "--ns-mac-addr ",
         "--offload ",
+        "--buffer-memory ",
         "--no-map-gw",
         "--map-host-loopback ",
         "-D, --dns ",
@@ -274,6 +275,20 @@ fn offload() {
     assert_eq!(config("-f").offload, Offload::Udp);
     for (text, level) in [("udp", Offload::Udp), ("tcp", Offload::Tcp), ("none", Offload::None)] {
         assert_eq!(config(&format!("--offload none --offload {text}")).offload, level);
+    }
+}
+
+#[test]
+fn buffer_memory() {
+    assert_eq!(config("-f").buffer_memory, 64 << 20);
+    for (text, bytes) in [
+        ("1M", 1 << 20),
+        ("2048k", 2 << 20),
+        ("3145728", 3 << 20),
+        ("100m", 100 << 20),
+        ("1G", 1 << 30),
+    ] {
+        assert_eq!(config(&format!("--buffer-memory {text}")).buffer_memory, bytes, "{text}");
     }
 }
 

@@ -52,6 +52,10 @@ fn values() {
         ("--mtu=", "invalid MTU '': must be 0 to 65521"),
         ("-m -1", "invalid MTU '-1': must be 0 to 65521"),
         ("--offload all", "invalid --offload 'all': must be udp, tcp or none"),
+        ("--buffer-memory 1023k", "invalid --buffer-memory '1023k': must be 1M to 1G"),
+        ("--buffer-memory 2G", "invalid --buffer-memory '2G': must be 1M to 1G"),
+        ("--buffer-memory 64MB", "invalid --buffer-memory '64MB': must be 1M to 1G"),
+        ("--buffer-memory=", "invalid --buffer-memory '': must be 1M to 1G"),
         ("-a 1.2.3", "invalid address '1.2.3': must be an IPv4 or IPv6 address"),
         ("-a 0.0.0.0", "invalid address '0.0.0.0': must not be unspecified, multicast or loopback"),
         (

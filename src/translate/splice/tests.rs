@@ -236,7 +236,7 @@ impl Rig {
         let mut net = Net::default();
         let ends = (at("127.0.0.1", 40000), at("127.0.0.53", 9001));
         let flow = Splice::open(ID, CLIENT, ends, 9000, &mut net).unwrap();
-        let pool = Pool::new(pool);
+        let pool = Pool::new(pool).unwrap();
         Self { net, flow, pool, drops: Drops::default(), lease: lease(), buf: vec![0; buf] }
     }
 

@@ -35,7 +35,7 @@ const BATCH: usize = 64;
 const BUFFER: usize = 64 << 10;
 
 /// Sizes and secrets a [`Translator`] is made with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Setup {
     /// The guest's network identity.
     pub lease: Lease,
@@ -51,8 +51,8 @@ pub struct Setup {
     pub key: [u8; 16],
     /// Most flows at a time.
     pub flows: usize,
-    /// Bytes of the backlog pool.
-    pub pool: usize,
+    /// Memory for data that sockets do not take at once.
+    pub pool: Pool,
     /// How patient TCP is.
     pub timeouts: Timeouts,
     /// The time now.
@@ -108,7 +108,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             flows: Table::new(setup.flows),
             index: Index::new(setup.flows, setup.key),
             wheel: Wheel::new(setup.now.ms(), setup.flows),
-            pool: Pool::new(setup.pool),
+            pool: setup.pool,
             boards: Boards::new(),
             timeouts: setup.timeouts,
             drops: Drops::default(),

@@ -29,7 +29,7 @@ mod segments;
 use std::net::IpAddr;
 
 use passt::config::Lease;
-use passt::flow::FlowId;
+use passt::flow::{FlowId, Pool};
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
 use passt::translate::tcp::{SocketReady, Timeouts};
@@ -174,8 +174,12 @@ impl<'a> World<'a> {
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],
             flows: [16, 1, 3, 64][usize::from(how >> 4 & 3)],
+<<<<<<< HEAD
             pool,
             timeouts: Timeouts::default(),
+=======
+            pool: Pool::new(pool).unwrap(),
+>>>>>>> 4b9067a (Let the user set the memory for data that sockets do not take)
             now: Now(now),
             lease,
         };
