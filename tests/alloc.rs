@@ -268,12 +268,8 @@ impl World {
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],
             flows: FLOWS,
-<<<<<<< HEAD
-            pool: 64 << 20,
-            timeouts: Timeouts::default(),
-=======
             pool: Pool::new(64 << 20).unwrap(),
->>>>>>> 4b9067a (Let the user set the memory for data that sockets do not take)
+            timeouts: Timeouts::default(),
             now: Now(1_000_000),
             lease,
         };

@@ -15,10 +15,7 @@ use crate::wire::Mac;
 /// Largest MTU: 65535 less the Ethernet header.
 pub(super) const MTU_MAX: u16 = 65_521;
 
-/// Memory for data that sockets do not take at once, bytes.
-pub(super) const BUFFER_MEMORY: usize = 64 << 20;
-
-/// What it can be set to. With less not even one connection would get a window worth having from
+/// What `--buffer-memory` can be set to. With less not even one connection would get a window worth having from
 /// it; more than this the kernel's own limits would not let connections use.
 const BUFFER_MEMORY_RANGE: RangeInclusive<usize> = 1 << 20..=1 << 30;
 

@@ -259,7 +259,7 @@ mod tests {
             steps in proptest::collection::vec((0usize..20_000, 1usize..5000, 0usize..4), 1..60),
         ) {
             let mut m = Model {
-                pool: Pool::new(20_000 + 3 * CHUNK),
+                pool: Pool::new(20_000 + 3 * CHUNK).unwrap(),
                 b: Backlog::default(),
                 first: Seq(first),
                 front: 0,
@@ -289,7 +289,7 @@ mod tests {
     // A guest that sends every other octet: the table ends, the pool does not.
     #[test]
     fn the_table_is_bounded() {
-        let mut pool = Pool::new(8 * CHUNK);
+        let mut pool = Pool::new(8 * CHUNK).unwrap();
         let mut b = Backlog::default();
         let next = Seq(100);
         for n in 0..MAX_RANGES as u32 {
@@ -310,7 +310,7 @@ mod tests {
     fn no_room() {
         let next = Seq(100);
         for chunks in 1..4 {
-            let mut pool = Pool::new(chunks * CHUNK);
+            let mut pool = Pool::new(chunks * CHUNK).unwrap();
             let mut b = Backlog::default();
             let data = vec![1; chunks * CHUNK - 1];
             assert!(!pool.keep_ahead(&mut b, next, next.add(1), &data));
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_is_there_already_is_found() {
-        let mut pool = Pool::new(8 * CHUNK);
+        let mut pool = Pool::new(8 * CHUNK).unwrap();
         let mut b = Backlog::default();
         let next = Seq(u32::MAX - 10);
         let block = |l, r| SackBlock { left: next.add(l), right: next.add(r) };

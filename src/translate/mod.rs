@@ -21,6 +21,7 @@ mod fake;
 mod idle;
 pub mod ping;
 mod ports;
+mod retry;
 pub mod splice;
 pub mod splice_udp;
 pub mod tcp;

@@ -11,6 +11,7 @@
 
 use std::net::IpAddr;
 
+use super::retry::Retry;
 use super::{DatagramSockets, Deadline, FrameOut, Io, Now, Received, SockId, Verdict};
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::wire::checksum::Checksum;
@@ -56,6 +57,8 @@ pub struct Ping {
     ttl: Option<u8>,
     /// The socket may hold more.
     more: bool,
+    /// When to see whether the link has room again.
+    retry: Retry,
 }
 
 const _: () = assert!(size_of::<Ping>() <= 192);
@@ -86,6 +89,7 @@ impl Ping {
             active: io.now,
             ttl: None,
             more: false,
+            retry: Retry::default(),
         })
     }
 
@@ -99,9 +103,14 @@ impl Ping {
         Self::key(self.ours.addr, self.guest)
     }
 
-    /// When the last request will be too long ago.
+    /// When the last request will be too long ago, or replies are to be tried again.
     pub fn deadline(&self) -> Deadline {
-        Deadline::after(self.active, IDLE_MS.saturating_add(1))
+        self.end().min(self.retry.deadline())
+    }
+
+    /// True if [`Ping::on_socket`] is to be tried again, as the link was full.
+    pub fn retries(&self, now: Now) -> bool {
+        self.retry.is_due(now)
     }
 
     /// Gives back what the flow holds.
@@ -140,9 +149,16 @@ impl Ping {
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
         let mut errors = 0u32;
+        let waiting = self.retry;
         self.more = true;
+        self.retry.done();
         for _ in 0..budget {
-            let Some(room) = io.out.payload() else { break };
+            let Some(room) = io.out.payload() else {
+                self.more = false;
+                self.retry = waiting;
+                self.retry.later(io.now);
+                break;
+            };
             match io.net.receive_datagram(self.sock, room) {
                 Received::Bytes(len) => {
                     let reply = room.get_mut(..len).is_some_and(|message| self.restore(message));
@@ -168,14 +184,18 @@ impl Ping {
         Verdict::Keep
     }
 
-    /// True if [`Ping::on_socket`] stopped for want of budget, or of room on the link.
+    /// True if [`Ping::on_socket`] stopped for want of budget.
     pub fn wants_more(&self) -> bool {
         self.more
     }
 
     /// The deadline has passed, or may have.
     pub fn on_timer(&self, now: Now) -> Verdict {
-        if self.deadline().is_due(now) { Verdict::Close } else { Verdict::Keep }
+        if self.end().is_due(now) { Verdict::Close } else { Verdict::Keep }
+    }
+
+    fn end(&self) -> Deadline {
+        Deadline::after(self.active, IDLE_MS.saturating_add(1))
     }
 
     /// Makes a reply from the socket the guest's: its identifier, and a checksum to match. False

@@ -16,6 +16,8 @@
 //!   found empty goes back when little came through it lately, so that idle connections have none
 //!   [SPLICE-6]. Where no pipe can be had, copying goes on.
 //!
+//! Where there is neither memory nor a pipe the bytes stay in the source, and a timer tries again.
+//!
 //! "Would block" from a splice into a pipe means that the source is empty or that the pipe is full,
 //! so it counts as the former only if the pipe is empty.
 //!
@@ -25,8 +27,11 @@
 
 use std::io::IoSlice;
 
+use super::retry::Retry;
 use super::tcp::SocketReady;
-use super::{HostError, Io, Moved, PipeId, Sent, SockId, SpliceSockets, TcpSockets, Verdict};
+use super::{
+    Deadline, HostError, Io, Moved, Now, PipeId, Sent, SockId, SpliceSockets, TcpSockets, Verdict,
+};
 use crate::flow::{Backlog, FlowId, Pool};
 use crate::wire::Endpoint;
 
@@ -67,6 +72,8 @@ struct Way {
     eof: bool,
     /// It was passed on.
     fin: bool,
+    /// There was neither memory nor a pipe for what the source has.
+    starved: bool,
 }
 
 /// A connection between a client in the namespace and a server of the host.
@@ -80,7 +87,11 @@ pub struct Splice {
     connecting: bool,
     /// Work is left over.
     more: bool,
+    /// When to see whether there is memory or a pipe again.
+    retry: Retry,
 }
+
+const _: () = assert!(size_of::<Splice>() <= 192);
 
 /// A socket is broken.
 struct Broken;
@@ -110,6 +121,7 @@ impl Splice {
             down: Way::default(),
             connecting: true,
             more: false,
+            retry: Retry::default(),
         })
     }
 
@@ -142,12 +154,27 @@ impl Splice {
         let down = self.down.run(&mut self.server, &mut self.client, buf, io);
         let (Ok(up), Ok(down)) = (up, down) else { return Verdict::Abort };
         self.more = up || down;
+        if self.up.starved || self.down.starved {
+            self.retry.later(io.now);
+        } else {
+            self.retry.done();
+        }
         if self.up.fin && self.down.fin { Verdict::Close } else { Verdict::Keep }
     }
 
     /// True if [`Splice::on_socket`] stopped for want of budget.
     pub fn wants_more(&self) -> bool {
         self.more
+    }
+
+    /// When to try again.
+    pub fn deadline(&self) -> Deadline {
+        self.retry.deadline()
+    }
+
+    /// True if [`Splice::on_socket`] is to be tried again, as memory or a pipe was missing.
+    pub fn retries(&self, now: Now) -> bool {
+        self.retry.is_due(now)
     }
 
     /// Gives back what the flow holds.
@@ -189,6 +216,7 @@ impl Way {
         io: &mut Io<'_, O, N>,
     ) -> Result<bool, Broken> {
         let mut moved = 0usize;
+        self.starved = false;
         let more = loop {
             self.flush(to, io)?;
             if !self.backlog.is_empty() {
@@ -277,7 +305,8 @@ impl Way {
         // Before anything is taken from the socket there has to be a place for it.
         if !self.promise(io.pool, small(buf.len())) {
             self.pipe = io.net.take_pipe();
-            return if self.pipe.is_some() { Ok(true) } else { Err(Broken) };
+            self.starved = self.pipe.is_none();
+            return Ok(!self.starved);
         }
         let n = match io.net.receive(from.sock, buf) {
             Moved::Bytes(n) => n,

@@ -9,7 +9,7 @@
 //!
 //! Datagrams from the peer are received straight into the link's buffer. Nothing is ever queued
 //! here: what a side cannot take is lost and counted, as on any network. But while the link can
-//! take nothing at all, datagrams stay in the socket's queue.
+//! take nothing at all, datagrams stay in the socket's queue, and a timer tries again.
 //!
 //! A flow ends when it has been idle: soon after a question and its answer, later when there was a
 //! conversation [UDP-10]. The deadline follows from the last activity and is not moved per packet;
@@ -21,6 +21,7 @@ use super::{
 };
 
 use super::idle::Idle;
+use super::retry::Retry;
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::wire::{Endpoint, Head, IcmpError, Mac, Path, Unreachable, proto};
 
@@ -46,6 +47,8 @@ pub struct UdpFlow {
     ttl: Option<u8>,
     /// The socket may hold more.
     more: bool,
+    /// When to see whether the link has room again.
+    retry: Retry,
 }
 
 const _: () = assert!(size_of::<UdpFlow>() <= 192);
@@ -126,9 +129,14 @@ impl UdpFlow {
         self.peer == peer && self.local == Some(local)
     }
 
-    /// When the flow will have been idle for too long.
+    /// When the flow will have been idle for too long, or wants to try again.
     pub fn deadline(&self) -> Deadline {
-        self.idle.deadline()
+        self.idle.deadline().min(self.retry.deadline())
+    }
+
+    /// True if [`UdpFlow::on_socket`] is to be tried again, as the link was full.
+    pub fn retries(&self, now: Now) -> bool {
+        self.retry.is_due(now)
     }
 
     /// Gives back what the flow holds.
@@ -174,9 +182,16 @@ impl UdpFlow {
     ) -> Verdict {
         let mut errors = 0u32;
         let mut any = false;
+        let waiting = self.retry;
         self.more = true;
+        self.retry.done();
         for _ in 0..budget {
-            let Some(room) = io.out.payload() else { break };
+            let Some(room) = io.out.payload() else {
+                self.more = false;
+                self.retry = waiting;
+                self.retry.later(io.now);
+                break;
+            };
             match io.net.receive_datagram(self.sock, room) {
                 Received::Bytes(len) => {
                     any = true;
@@ -201,7 +216,7 @@ impl UdpFlow {
         Verdict::Keep
     }
 
-    /// True if [`UdpFlow::on_socket`] stopped for want of budget, or of room on the link.
+    /// True if [`UdpFlow::on_socket`] stopped for want of budget.
     pub fn wants_more(&self) -> bool {
         self.more
     }
@@ -214,7 +229,7 @@ impl UdpFlow {
 
     /// The deadline has passed, or may have.
     pub fn on_timer(&self, now: Now) -> Verdict {
-        if self.deadline().is_due(now) { Verdict::Close } else { Verdict::Keep }
+        if self.idle.deadline().is_due(now) { Verdict::Close } else { Verdict::Keep }
     }
 
     fn new(
@@ -232,6 +247,7 @@ impl UdpFlow {
             idle: Idle::new(timeouts, now),
             ttl: None,
             more: false,
+            retry: Retry::default(),
         }
     }
 

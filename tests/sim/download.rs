@@ -326,10 +326,10 @@ fn link_is_full() {
     assert!(w.deadline_armed(), "progress is owed, and nothing will remind us");
     let calls = w.timer_calls;
     assert_eq!(w.wait(10 * S), []);
-    assert!(w.timer_calls - calls < 5000, "spins");
+    assert!(w.timer_calls - calls < 50, "{} attempts", w.timer_calls - calls);
     assert_eq!(w.table.len(), 1);
     w.link.full = false;
-    let got = w.wait(S / 10);
+    let got = w.wait(S);
     let all: Vec<u8> = got.iter().flat_map(|s| s.data.clone()).collect();
     assert!(all == data);
 }

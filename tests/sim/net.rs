@@ -53,6 +53,8 @@ pub struct Behaviour {
     pub peek_off: bool,
     /// Type of service or traffic class of the peer's SYN.
     pub tos: u8,
+    /// So many sends take nothing, although there is room, and no event follows: no memory.
+    pub refusals: u32,
     /// Segments in the receive queue are merged into one, and what is removed from it counts
     /// until it is empty.
     pub merge: bool,
@@ -75,6 +77,7 @@ impl Default for Behaviour {
             rate: 0,
             peek_off: true,
             tos: 0,
+            refusals: 0,
             merge: true,
         }
     }
@@ -417,6 +420,10 @@ impl TcpSockets for FakeNet {
         }
         let total: usize = data.iter().map(|d| d.len()).sum();
         assert!(total > 0, "empty send");
+        if sock.how.refusals > 0 {
+            sock.how.refusals -= 1;
+            return Sent::Bytes(0);
+        }
         let mut n = sock.free().min(total);
         if sock.how.short_sends != 0 && chance.is_multiple_of(sock.how.short_sends) {
             n = n.min((chance >> 32) as usize % (total + 1));

@@ -447,6 +447,7 @@ fn plan(r: &mut Rng, weather: Weather) -> Plan {
             rate: r.pick(&[0, 1_000_000, 100_000_000]),
             peek_off: r.chance(80),
             tos: 0,
+            refusals: r.pick(&[0, 0, 0, 5]),
             merge: r.chance(50),
         },
     }

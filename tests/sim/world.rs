@@ -90,15 +90,10 @@ impl World {
             index: Index::new(100, [7; 16]),
             net: FakeNet { now: 1_000_000, ..FakeNet::new(Rng::new(seed)) },
             link: FakeLink::new(),
-<<<<<<< HEAD
-            pool: Pool::new(pool),
-            boards: Boards::new(),
-            timeouts: Timeouts::default(),
-            pool_capacity: Pool::new(pool).available(),
-=======
             pool: Pool::new(pool).unwrap(),
             pool_capacity: Pool::new(pool).unwrap().available(),
->>>>>>> 4b9067a (Let the user set the memory for data that sockets do not take)
+            boards: Boards::new(),
+            timeouts: Timeouts::default(),
             drops: Drops::default(),
             lease: lease(mtu),
             now: 1_000_000,

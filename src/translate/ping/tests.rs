@@ -159,6 +159,30 @@ fn equal_sequence_numbers() {
     assert_eq!(rig.out.frames.len(), 3);
 }
 
+// A link without room leaves replies in the socket, and a timer tries again; it does not keep the
+// flow alive.
+#[test]
+fn full_link() {
+    let mut rig = Rig::new();
+    let mut ping = flow(&mut rig, true);
+    rig.net.incoming.push_back(Ok(echo(0, 5)));
+    rig.out.full = true;
+    let mut visits = 0;
+    while ping.on_timer(rig.now) == Verdict::Keep {
+        let _ = ping.on_socket(8, &mut rig.io());
+        assert!(!ping.wants_more() && rig.net.incoming.len() == 1);
+        let wait = ping.deadline().at().unwrap() - rig.now.ms();
+        assert!(wait > 0);
+        rig.wait_ms(wait);
+        visits += 1;
+    }
+    assert!((90..120).contains(&visits), "{visits} visits in 60 s");
+    rig.out.full = false;
+    let _ = ping.on_socket(8, &mut rig.io());
+    assert_eq!(rig.out.frames.len(), 1);
+    assert!(!ping.retries(Now(u64::MAX / 2)));
+}
+
 // [ICMP-6] More than 60 s after the last request; replies do not count.
 #[test]
 fn expiry() {

@@ -228,6 +228,7 @@ struct Rig {
     drops: Drops,
     lease: Lease,
     buf: Vec<u8>,
+    now: Now,
 }
 
 impl Rig {
@@ -237,7 +238,15 @@ impl Rig {
         let ends = (at("127.0.0.1", 40000), at("127.0.0.53", 9001));
         let flow = Splice::open(ID, CLIENT, ends, 9000, &mut net).unwrap();
         let pool = Pool::new(pool).unwrap();
-        Self { net, flow, pool, drops: Drops::default(), lease: lease(), buf: vec![0; buf] }
+        Self {
+            net,
+            flow,
+            pool,
+            drops: Drops::default(),
+            lease: lease(),
+            buf: vec![0; buf],
+            now: Now(0),
+        }
     }
 
     fn new(buf: usize, pool: usize) -> Self {
@@ -257,7 +266,7 @@ impl Rig {
             lease: &self.lease,
             guest_mac: Mac::DEFAULT_OURS,
             timeouts: Timeouts::default(),
-            now: Now(0),
+            now: self.now,
         };
         self.flow.on_socket(far, ready, &mut self.buf, &mut io)
     }
@@ -393,8 +402,26 @@ fn short_of_pipes_or_memory() {
     rig.net.no_pipes = true;
     rig.net.socks[1].room = 100;
     rig.net.socks[0].give(b"x");
-    assert_eq!(rig.settle(), Verdict::Abort);
+    assert_eq!(rig.settle(), Verdict::Keep);
     assert_eq!(rig.net.reads, 0);
+    // A timer tries again, and less often if that is in vain; there is no other event.
+    let mut visits = 0;
+    while rig.now.ms() < 10_000 {
+        let at = rig.flow.deadline().at().unwrap();
+        assert!(at > rig.now.ms() && !rig.flow.wants_more());
+        rig.now = Now(at * 1000);
+        assert!(rig.flow.retries(rig.now));
+        assert_eq!(rig.event(false, SocketReady::default()), Verdict::Keep);
+        visits += 1;
+    }
+    assert!((10..30).contains(&visits), "{visits} visits in 10 s");
+    rig.net.no_pipes = false;
+    let at = rig.flow.deadline().at().unwrap();
+    rig.now = Now(at * 1000);
+    assert_eq!(rig.event(false, SocketReady::default()), Verdict::Keep);
+    assert_eq!(rig.net.socks[1].tx, b"x");
+    assert!(!rig.flow.deadline().is_armed());
+    rig.release(Verdict::Abort);
 }
 
 // [D4] A visit has a budget, and what is left is announced.

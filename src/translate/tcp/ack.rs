@@ -28,7 +28,6 @@
 //! fraction of what the pool has left. When the pool has nothing left, the socket's own free
 //! space is offered instead. The edge never moves back.
 
-use super::send::LINK_RETRY_MS;
 use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, Now, TcpSockets};
 use crate::wire::Seq;
@@ -66,8 +65,15 @@ const PARK_MS: u64 = 5;
 /// round-trip time of the peer.
 const PARK_TRIES: u8 = 11;
 
-/// Longest time between two looks, milliseconds, unless half a round trip is longer.
-const MAX_LOOK_MS: u64 = 100;
+/// Longest time between two looks, milliseconds, unless half a round trip is longer: ten thousand
+/// connections whose peers do not read must not keep us busy.
+const MAX_LOOK_MS: u64 = 1000;
+
+/// The same where everything is acknowledged, and only an event that got lost is made up for.
+const MAX_PARKED_LOOK_MS: u64 = 15_000;
+
+/// How often the time between two looks doubles at most.
+const LOOK_DOUBLINGS: u8 = 14;
 
 /// Data of a local flow, up to this, is acknowledged with the answer to it, if that comes soon.
 const SMALL: u32 = 16 * 1024;
@@ -95,6 +101,10 @@ impl Tcp {
         } else if owed >= BULK_BYTES || (owed != 0 && self.events.has(Events::BULK)) {
             self.acknowledge(io);
         } else if owed != 0 && !self.ack_at.is_armed() {
+            self.arm_ack(io);
+        }
+        if !self.backlog.is_empty() && !self.ack_at.is_armed() {
+            // The socket took nothing at all.
             self.arm_ack(io);
         }
     }
@@ -181,15 +191,15 @@ impl Tcp {
         if ack.before(taken) || starved {
             self.arm_ack(io);
         }
-        if !self.backlog.is_empty() && !self.events.has(Events::PARKED) {
-            if self.follows_socket() {
+        if !self.backlog.is_empty() {
+            if !self.events.has(Events::PARKED) && self.follows_socket() {
                 self.ack_at = self.ack_at.min(Deadline::after(io.now, PARK_MS));
             } else if !self.ack_at.is_armed() {
                 self.arm_ack(io);
             }
         }
         if self.events.has(Events::LINK_FULL) {
-            self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
+            self.ack_at = self.ack_at.min(self.link_retry_at(io));
         }
         (ack, self.window_field())
     }
@@ -302,8 +312,10 @@ impl Tcp {
     /// progress.
     fn arm_ack<O, N>(&mut self, io: &Io<'_, O, N>) {
         let ms = u64::from(self.rtt_us).div_ceil(2000).clamp(1, 1638);
-        let doublings = self.ack_tries.saturating_sub(PATIENCE).min(7);
-        let slow = (ms << doublings).min(MAX_LOOK_MS).max(ms);
+        let doublings = self.ack_tries.saturating_sub(PATIENCE).min(LOOK_DOUBLINGS);
+        let parked = self.events.has(Events::PARKED);
+        let most = if parked { MAX_PARKED_LOOK_MS } else { MAX_LOOK_MS };
+        let slow = (ms << doublings).min(most).max(ms);
         self.ack_at = Deadline::after(io.now, slow);
     }
 

@@ -181,6 +181,8 @@ pub struct Tcp {
     guest_tos: u8,
     /// Code point of the peer's, which ours to the guest carry.
     peer_tos: u8,
+    /// Attempts in a row that met a full link.
+    link_tries: u8,
 }
 
 const _: () = assert!(size_of::<Tcp>() <= 248);

@@ -174,6 +174,7 @@ impl Tcp {
             undiscarded: 0,
             guest_tos: 0,
             peer_tos: 0,
+            link_tries: 0,
         }
     }
 

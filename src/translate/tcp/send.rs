@@ -2,6 +2,7 @@
 
 use super::{Events, Tcp};
 use crate::flow::DropReason;
+use crate::translate::retry;
 use crate::translate::{Deadline, FrameOut, Io, Peeked, TcpSockets, Verdict};
 use crate::wire::{Seq, TcpFlags};
 
@@ -10,9 +11,6 @@ const MAX_PAYLOAD: u32 = 65_463;
 
 /// Bytes moved to the guest per visit, so that one flow cannot starve the others.
 const BUDGET: u32 = 128 * 1024;
-
-/// Time for a full link to make room, milliseconds.
-pub(super) const LINK_RETRY_MS: u64 = 5;
 
 impl Tcp {
     /// Sends what the peer sent and the guest's window allows; what is lost comes first.
@@ -64,6 +62,7 @@ impl Tcp {
                         self.retry_soon(io);
                         break;
                     }
+                    self.link_tries = 0;
                     self.note_answer(io.now);
                     self.tx_next = self.tx_next.add(n32);
                     self.time_segment(io.now);
@@ -110,7 +109,12 @@ impl Tcp {
         if !self.rto_at.is_armed() {
             self.arm_rto(io);
         }
-        self.ack_at = self.ack_at.min(Deadline::after(io.now, LINK_RETRY_MS));
+        self.ack_at = self.ack_at.min(self.link_retry_at(io));
+    }
+
+    /// When to see whether a full link has made room: soon at first, then less and less often.
+    pub(super) fn link_retry_at<O, N>(&self, io: &Io<'_, O, N>) -> Deadline {
+        Deadline::after(io.now, retry::FIRST_MS << self.link_tries.min(retry::DOUBLINGS))
     }
 
     /// True if the end may be in the queue, behind what the guest has acknowledged.

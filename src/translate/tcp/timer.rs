@@ -67,12 +67,26 @@ impl Tcp {
     /// The flow's earliest deadline has passed, or may have.
     pub fn on_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
         if self.ack_at.is_due(io.now) {
+            // The socket may have refused for want of kernel memory, which is followed by no event.
+            if !self.backlog.is_empty() {
+                let verdict = self.drain(io);
+                if verdict != Verdict::Keep {
+                    return verdict;
+                }
+            }
+            if self.events.has(Events::LINK_FULL) {
+                self.link_tries = self.link_tries.saturating_add(1);
+            }
             self.on_ack_timer(io);
             if self.events.has(Events::LINK_FULL) {
                 let verdict = self.push(io);
                 if verdict != Verdict::Keep {
                     return verdict;
                 }
+            }
+            let verdict = self.finished(io);
+            if verdict != Verdict::Keep {
+                return verdict;
             }
         }
         if !self.rto_at.is_due(io.now) {

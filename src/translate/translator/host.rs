@@ -55,13 +55,17 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     /// A flow's deadline has passed, or may have.
     pub(super) fn on_timer(&mut self, id: FlowId) {
+        if self.flows.get(id).is_some_and(|f| f.retries(self.now)) {
+            return self.on_socket(id, false, SocketReady::default());
+        }
         let (flows, mut io) = self.split();
         let verdict = match flows.get_mut(id) {
             Some(Flow::Tcp(flow)) => flow.on_timer(&mut io),
             Some(Flow::Udp(flow)) => flow.on_timer(io.now),
             Some(Flow::Ping(flow)) => flow.on_timer(io.now),
             Some(Flow::SpliceUdp(flow)) => flow.on_timer(io.now),
-            Some(Flow::Splice(_)) | None => return,
+            Some(Flow::Splice(_)) => Verdict::Keep,
+            None => return,
         };
         self.settle(id, verdict);
     }
@@ -118,7 +122,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// A flow that ends makes room for a connection that waits. What we lack may also be used by
     /// others, so we look again after a while, but not at once: that would spin [FLOW-8].
     fn starve(&mut self) {
-        self.starved = Some(self.now.ms().saturating_add(STARVED_MS));
+        let at = self.now.ms().saturating_add(STARVED_MS);
+        // What happens again and again must not put it off for ever.
+        self.starved = Some(self.starved.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// `peer` connected to a port that is forwarded to the guest's `to_port` [TCP-19]. The socket

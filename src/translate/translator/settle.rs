@@ -7,7 +7,9 @@ use crate::translate::splice::Splice;
 use crate::translate::splice_udp::SpliceUdp;
 use crate::translate::tcp::Tcp;
 use crate::translate::udp::UdpFlow;
-use crate::translate::{DatagramSockets, Deadline, FrameOut, SpliceSockets, TcpSockets, Verdict};
+use crate::translate::{
+    DatagramSockets, Deadline, FrameOut, Now, SpliceSockets, TcpSockets, Verdict,
+};
 
 /// An entry of the flow table.
 #[derive(Debug)]
@@ -43,8 +45,18 @@ impl Flow {
             Self::Tcp(t) => t.deadline(),
             Self::Udp(u) => u.deadline(),
             Self::Ping(p) => p.deadline(),
-            Self::Splice(_) => Deadline::NEVER,
+            Self::Splice(s) => s.deadline(),
             Self::SpliceUdp(u) => u.deadline(),
+        }
+    }
+
+    /// True if what its socket has is to be tried again now.
+    pub(super) fn retries(&self, now: Now) -> bool {
+        match self {
+            Self::Udp(u) => u.retries(now),
+            Self::Ping(p) => p.retries(now),
+            Self::Splice(s) => s.retries(now),
+            Self::Tcp(_) | Self::SpliceUdp(_) => false,
         }
     }
 }

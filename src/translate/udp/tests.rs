@@ -149,12 +149,23 @@ fn link_trouble() {
     let mut flow = outgoing(&mut rig, true);
     rig.net.incoming.push_back(Ok(b"x".to_vec()));
     rig.out.full = true;
-    let _ = flow.on_socket(32, &mut rig.io());
-    assert!(flow.wants_more() && rig.net.incoming.len() == 1);
+    // A timer tries again, and less often if that is in vain.
+    let (start, mut visits) = (rig.now.ms(), 0);
+    while rig.now.ms() < start + 10_000 {
+        assert_eq!(flow.on_socket(32, &mut rig.io()), Verdict::Keep);
+        assert!(!flow.wants_more() && rig.net.incoming.len() == 1);
+        let wait = flow.deadline().at().unwrap() - rig.now.ms();
+        rig.wait_ms(wait);
+        assert!(wait > 0 && flow.retries(rig.now));
+        assert_eq!(flow.on_timer(rig.now), Verdict::Keep);
+        visits += 1;
+    }
+    assert!((10..30).contains(&visits), "{visits} visits in 10 s");
     rig.out.full = false;
     rig.out.lossy = true;
     let _ = flow.on_socket(32, &mut rig.io());
     assert_eq!(rig.drops(), [(DropReason::LinkFull, 1)]);
+    assert!(!flow.retries(Now(u64::MAX / 2)));
     rig.net.incoming.push_back(Ok(vec![0; 65_508]));
     let _ = flow.on_socket(32, &mut rig.io());
     assert_eq!(rig.drops(), [(DropReason::LinkFull, 1), (DropReason::NotBuilt, 1)]);

@@ -174,12 +174,8 @@ impl<'a> World<'a> {
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],
             flows: [16, 1, 3, 64][usize::from(how >> 4 & 3)],
-<<<<<<< HEAD
-            pool,
-            timeouts: Timeouts::default(),
-=======
             pool: Pool::new(pool).unwrap(),
->>>>>>> 4b9067a (Let the user set the memory for data that sockets do not take)
+            timeouts: Timeouts::default(),
             now: Now(now),
             lease,
         };
