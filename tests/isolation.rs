@@ -618,6 +618,20 @@ fn nothing_is_left_of_a_start_that_fails() {
     }
 }
 
+// [W-14] [SANDBOX-10] The same once the system call filter is there.
+#[test]
+fn a_start_that_fails_late_ends_the_waiting_command() {
+    let _turn = turn();
+    run(|_| {
+        let program = Program::find(&argv(&["sleep", "1000"])).unwrap();
+        let waiting = prepare(&program, &Inherited::record());
+        sandbox::isolate(Run::Foreground).unwrap();
+        sandbox::seal(Allow::default()).unwrap();
+        drop(waiting);
+        assert_eq!(nix::sys::wait::wait(), Err(Errno::ECHILD));
+    });
+}
+
 // [NS-4] With --netns-only the user namespace is that of the outside, and mounts would propagate.
 #[test]
 fn mounts_of_a_command_are_not_seen_outside() {
@@ -918,7 +932,7 @@ fn watch_in_sandbox(watch: impl FnOnce() -> NetnsWatch) -> Case {
         let mut watch = watch();
         assert!(!watch.gone());
         isolate(Run::Foreground);
-        sandbox::seal(Allow { faccessat: watch.interval().is_some() }).unwrap();
+        sandbox::seal(Allow { faccessat: watch.looks() }).unwrap();
         writeln!(report, "{}", if watch.interval().is_some() { "ask" } else { "told" }).unwrap();
         while !watch.gone() {
             match watch.fd() {
@@ -989,6 +1003,23 @@ fn a_deleted_name_is_noticed_among_others() {
     assert_eq!(nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO), Ok(0));
     fs::remove_file(&path).unwrap();
     assert_eq!(case.end().1, "gone");
+
+    // So many names go that inotify loses some, and that of the file is among those.
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    for gone in [false, true] {
+        File::create(&path).unwrap();
+        let mut watch = NetnsWatch::path(&path).unwrap();
+        for n in 0..=limit {
+            let name = dir.join(format!("{n}"));
+            File::create(&name).unwrap();
+            fs::remove_file(name).unwrap();
+        }
+        if gone {
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(watch.gone(), gone);
+    }
 
     // It was gone before we looked.
     let mut late = NetnsWatch::path(&path).unwrap();

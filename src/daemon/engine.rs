@@ -55,6 +55,8 @@ pub(super) struct Engine {
     pub(super) registrar: Registrar,
     pub(super) signals: Signals,
     pub(super) life: Lifeline,
+    /// When to ask for the namespace, where nothing tells of its end; milliseconds of the clock.
+    pub(super) ask_at: u64,
     pub(super) stop: Option<ExitCode>,
 }
 
@@ -125,9 +127,7 @@ impl Engine {
                 self.reactor.again(Source::Listener(n));
             }
         }
-        if self.life.netns.as_ref().is_some_and(|w| w.interval().is_some()) {
-            self.on_netns();
-        }
+        self.ask_for_netns();
         Ok(())
     }
 
@@ -136,6 +136,7 @@ impl Engine {
         let timer = self.translator.next_deadline();
         let timer = timer.map(|at| Duration::from_millis(at.saturating_sub(now)));
         let poll = self.life.netns.as_ref().and_then(NetnsWatch::interval);
+        let poll = poll.map(|_| Duration::from_millis(self.ask_at.saturating_sub(now)));
         timer.into_iter().chain(poll).min()
     }
 
@@ -181,6 +182,18 @@ impl Engine {
     fn on_child(&mut self) {
         if let Some(status) = self.life.child.as_mut().and_then(Child::try_wait) {
             self.stop = Some(ExitCode::from(status));
+        }
+    }
+
+    /// Asks once per interval, however many turns the loop makes.
+    fn ask_for_netns(&mut self) {
+        let Some(interval) = self.life.netns.as_ref().and_then(NetnsWatch::interval) else {
+            return;
+        };
+        let now = clock().ms();
+        if now >= self.ask_at {
+            self.ask_at = now.saturating_add(u64::try_from(interval.as_millis()).unwrap_or(0));
+            self.on_netns();
         }
     }
 

@@ -338,8 +338,7 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
     if let Some(link_local) = configured.link_local {
         guest.learn(link_local.into());
     }
-    let allow =
-        seccomp::Allow { faccessat: watch.as_ref().is_some_and(|w| w.interval().is_some()) };
+    let allow = seccomp::Allow { faccessat: watch.as_ref().is_some_and(NetnsWatch::looks) };
     let life = Lifeline {
         waiting: match netns {
             Netns::Spawned(waiting) => Some(waiting),
@@ -377,6 +376,7 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         reactor,
         signals,
         life,
+        ask_at: 0,
         stop: None,
     };
     Ok((engine, allow))

@@ -26,8 +26,8 @@ use super::error::Error;
 /// What the process needs beyond the common list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
-    /// A namespace is watched by asking whether its file still exists
-    /// ([`NetnsWatch::interval`](super::watch::NetnsWatch::interval) is set).
+    /// A namespace is watched by its file, which may have to be looked for
+    /// ([`NetnsWatch::looks`](super::watch::NetnsWatch::looks)).
     pub faccessat: bool,
 }
 

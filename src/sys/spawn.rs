@@ -4,9 +4,10 @@
 //!
 //! [`prepare`] forks a child into new IPC, PID, network, UTS and mount namespaces. The child sets
 //! up its surroundings and then waits on a pipe, so that the command's first instruction already
-//! finds a configured network. [`Waiting::release`] writes the byte it waits for. If we end
-//! instead, however that comes about, the pipe is closed and the child ends too: there is no
-//! moment at which it could miss that [W-14]. Once released it is independent of us: it survives
+//! finds a configured network. [`Waiting::release`] writes the byte it waits for. If we give up or
+//! end instead, however that comes about, the pipe is closed and the child ends too: there is no
+//! moment at which it could miss that [W-14], and no signal is sent, which the system call filter
+//! would not allow. Once released it is independent of us: it survives
 //! our end [LIFE-10].
 //!
 //! Between the fork and the execution the child runs our code, but only system calls on values
@@ -83,7 +84,7 @@ impl Program {
 pub struct Waiting {
     child: Option<Child>,
     netns: OwnedFd,
-    go: OwnedFd,
+    go: Option<OwnedFd>,
 }
 
 impl Waiting {
@@ -104,15 +105,18 @@ impl Waiting {
     /// # Errors
     /// The child has died meanwhile.
     pub fn release(mut self) -> Result<Child, Error> {
-        nix::unistd::write(&self.go, &[1]).what(|| "cannot start the command".into())?;
+        if let Some(go) = &self.go {
+            nix::unistd::write(go, &[1]).what(|| "cannot start the command".into())?;
+        }
         self.child.take().ok_or_else(|| Error::Other("no child".into()))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.go = None;
         if let Some(child) = self.child.take() {
-            child.kill();
+            let _ = child.wait(0);
         }
     }
 }
@@ -166,20 +170,6 @@ impl Child {
             _ => Some(u8::try_from(status + 128).unwrap_or(u8::MAX)),
         }
     }
-
-    fn kill(&self) {
-        // SAFETY: plain integers and a null siginfo; the descriptor is open and ours.
-        unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                libc::SIGKILL,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        let _ = self.wait(0);
-    }
 }
 
 impl AsFd for Child {
@@ -229,9 +219,10 @@ pub fn prepare(
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             let child = Child { pid, pidfd };
             match netns::open_pid(pid) {
-                Ok(netns) => Ok(Waiting { child: Some(child), netns, go }),
+                Ok(netns) => Ok(Waiting { child: Some(child), netns, go: Some(go) }),
                 Err(error) => {
-                    child.kill();
+                    drop(go);
+                    let _ = child.wait(0);
                     Err(error)
                 }
             }

@@ -5,12 +5,12 @@
 //! A namespace that belongs to a process is gone when the process is: a pidfd tells. A namespace
 //! bound to a file is gone when the name is: inotify on the directory tells. Where that does not
 //! work (kernel file systems announce nothing; the user's inotify instances may be used up) the
-//! file is asked for once per second.
+//! file is asked for once per second, and where inotify lost events, once.
 //!
 //! The watch is set up while files can still be opened, and works from inside the sandbox: it
 //! keeps descriptors only.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -39,8 +39,15 @@ pub struct NetnsWatch {
 #[derive(Debug)]
 enum How {
     Process(OwnedFd),
-    Name { inotify: Inotify, name: OsString },
-    Ask { dir: File, name: CString },
+    Name { inotify: Inotify, file: Name },
+    Ask { file: Name },
+}
+
+/// A file by name, in a directory that stays reachable inside the sandbox.
+#[derive(Debug)]
+struct Name {
+    dir: File,
+    name: CString,
 }
 
 impl NetnsWatch {
@@ -57,7 +64,8 @@ impl NetnsWatch {
         })?;
         let fd = i32::try_from(fd).map_err(|_| Error::Other("bad descriptor".into()))?;
         // SAFETY: the kernel has just created it for us.
-        Ok(Self::new(How::Process(unsafe { OwnedFd::from_raw_fd(fd) })))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(NetnsWatch { how: How::Process(fd), gone: false })
     }
 
     /// Watches the file of a namespace. `/proc/PID/ns/net` is its process.
@@ -75,18 +83,19 @@ impl NetnsWatch {
             _ => Path::new("."),
         };
         let dir = File::open(parent).what(what)?;
-        let ask = CString::new(name.as_bytes()).map_err(|_| Error::Other(what()))?;
+        let name = CString::new(name.as_bytes()).map_err(|_| Error::Other(what()))?;
         let silent = fstatfs(&dir).is_ok_and(|fs| {
             SILENT.contains(&fs.filesystem_type()) || fs.filesystem_type() == DEVPTS
         });
-        let how = match inotify(parent) {
-            Ok(inotify) if !silent => How::Name { inotify, name: name.to_owned() },
-            _ => How::Ask { dir: dir.try_clone().what(what)?, name: ask.clone() },
-        };
-        let mut watch = Self::new(how);
+        let file = Name { dir, name };
+        let inotify = inotify(parent);
         // It may have gone before the watch was there.
-        watch.gone = !exists(&dir, &ask);
-        Ok(watch)
+        let gone = !file.exists();
+        let how = match inotify {
+            Ok(inotify) if !silent => How::Name { inotify, file },
+            _ => How::Ask { file },
+        };
+        Ok(NetnsWatch { how, gone })
     }
 
     /// The descriptor to register for reading, if there is one.
@@ -99,8 +108,14 @@ impl NetnsWatch {
         }
     }
 
-    /// How often to ask [`gone`](Self::gone) where there is no descriptor; the filter has to
-    /// allow it ([`Allow::faccessat`](super::seccomp::Allow)).
+    /// Whether [`gone`](Self::gone) may look for a file: the filter has to allow it
+    /// ([`Allow::faccessat`](super::seccomp::Allow)).
+    #[must_use]
+    pub fn looks(&self) -> bool {
+        !matches!(self.how, How::Process(_))
+    }
+
+    /// How often to ask [`gone`](Self::gone) where there is no descriptor.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         matches!(self.how, How::Ask { .. }).then_some(Duration::from_secs(1))
@@ -114,15 +129,11 @@ impl NetnsWatch {
                     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
                     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
                 }
-                How::Name { inotify, name } => deleted(inotify, name),
-                How::Ask { dir, name } => !exists(dir, name),
+                How::Name { inotify, file } => deleted(inotify, file),
+                How::Ask { file } => !file.exists(),
             };
         }
         self.gone
-    }
-
-    fn new(how: How) -> Self {
-        NetnsWatch { how, gone: false }
     }
 }
 
@@ -140,25 +151,33 @@ fn inotify(dir: &Path) -> nix::Result<Inotify> {
     Ok(inotify)
 }
 
-/// Reads all events; true if one says that `name`, or the directory with it, was deleted.
-fn deleted(inotify: &Inotify, name: &OsStr) -> bool {
-    let mut deleted = false;
+/// Reads all events; true if one says that the file, or the directory with it, was deleted, or if
+/// events were lost and the file is gone.
+fn deleted(inotify: &Inotify, file: &Name) -> bool {
+    let name = OsStr::from_bytes(file.name.to_bytes());
+    let (mut deleted, mut lost) = (false, false);
     while let Ok(events) = inotify.read_events() {
-        deleted |= events.iter().any(|event| {
-            event.mask.contains(AddWatchFlags::IN_DELETE_SELF)
-                || event.name.as_deref() == Some(name)
-        });
+        for event in events {
+            deleted |= event.mask.contains(AddWatchFlags::IN_DELETE_SELF)
+                || event.name.as_deref() == Some(name);
+            lost |= event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+        }
     }
-    deleted
+    deleted || (lost && !file.exists())
 }
 
-/// Whether the name is still there. Access denied means that it is.
-fn exists(dir: &File, name: &CString) -> bool {
-    // The bare system call: the library's has other ways to do it, which the filter would not know.
-    // SAFETY: a descriptor of ours and a NUL-terminated name, neither kept.
-    let result =
-        unsafe { libc::syscall(libc::SYS_faccessat, dir.as_raw_fd(), name.as_ptr(), libc::F_OK) };
-    matches!(Errno::result(result), Ok(_) | Err(Errno::EACCES))
+impl Name {
+    /// Whether it is still there. Access denied means that it is.
+    fn exists(&self) -> bool {
+        let Name { dir, name } = self;
+        // The bare system call: the library's has other ways to do it, which the filter would not
+        // know.
+        // SAFETY: a descriptor of ours and a NUL-terminated name, neither kept.
+        let result = unsafe {
+            libc::syscall(libc::SYS_faccessat, dir.as_raw_fd(), name.as_ptr(), libc::F_OK)
+        };
+        matches!(Errno::result(result), Ok(_) | Err(Errno::EACCES))
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::config::Link;
-use crate::lab::{GATEWAY4, HOST4, Lab, SOON, eventually, ip, output_within, unprivileged};
+use crate::lab::{
+    GATEWAY4, HOST4, Helper, Lab, REMOTE4, SOON, at, eventually, ip, output_within, unprivileged,
+};
+use crate::net::{listen, pass, roundtrip};
 use crate::ns::Ns;
 use crate::pasta::timed;
 
@@ -69,6 +72,46 @@ fn attaches_to_a_named_namespace_and_quits_when_it_is_deleted() {
             });
             assert!(took < Duration::from_millis(500), "{took:?}");
         }
+    });
+}
+
+#[test]
+fn asks_for_a_silent_file_once_per_second_however_busy_it_is() {
+    // [LIFE-11] [COMPAT-83] a directory of /proc announces nothing
+    Lab::run(|lab| {
+        let (mut child, pid) = container();
+        let path = format!("/proc/{pid}/task/{pid}/ns/net");
+        let options = "--config-net --netns-only --no-map-gw";
+        let mut pasta = if unprivileged() {
+            lab.attach(&format!("{options} --userns /proc/{pid}/ns/user --netns {path}"))
+        } else {
+            lab.attach(&format!("{options} --runas 0 --netns {path}"))
+        };
+        let log = lab.dir().join("strace");
+        let strace = Command::new("strace")
+            .args(["-f", "-e", "trace=faccessat", "-o"])
+            .arg(&log)
+            .args(["-p", &pasta.pid.to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace(1)");
+        let _strace = Helper(strace);
+        let asked = || fs::read_to_string(&log).unwrap_or_default().matches("faccessat(").count();
+        eventually("asks", SOON, || asked() > 0);
+        let listener = listen(&lab.remote, at(REMOTE4, 7000));
+        let (mut near, mut far) = roundtrip(&Ns::of_pid(pid), at(REMOTE4, 7000), &listener);
+        let (before, start, mut rounds) = (asked(), Instant::now(), 0);
+        while start.elapsed() < Duration::from_secs(2) {
+            pass(&mut near, &mut far, b"question");
+            pass(&mut far, &mut near, b"answer");
+            rounds += 1;
+        }
+        let (asked, secs) = (asked() - before, start.elapsed().as_secs() as usize);
+        assert!(rounds > 50 && (1..=secs + 2).contains(&asked), "{asked} times, {rounds} rounds");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(pasta.wait(SOON).code(), Some(0));
     });
 }
 

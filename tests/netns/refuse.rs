@@ -176,3 +176,19 @@ fn existing_interface_is_not_taken_over() {
         refuses(lab, &line, "up0");
     });
 }
+
+#[test]
+fn a_pid_file_that_cannot_be_written_ends_the_start_and_the_command() {
+    // [LIFE-3] [W-14] the last step of all, when nothing but the filtered calls is possible any more
+    Lab::run(|lab| {
+        let dir = lab.dir().join("full");
+        fs::create_dir(&dir).unwrap();
+        let page = Some("size=4k");
+        mount(Some("full"), &dir, Some("tmpfs"), MsFlags::empty(), page).unwrap();
+        fs::write(dir.join("filler"), [0; 4096]).unwrap();
+        let mut command =
+            lab.command("--config-net --runas 0 --pid /run/lab/full/pid -- sleep 600");
+        refuses_command(lab, &mut command, "full file system", "No space left on device");
+        assert!(!dir.join("pid").exists());
+    });
+}
