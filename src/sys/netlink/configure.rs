@@ -13,6 +13,11 @@ use super::{INET, INET6, Socket};
 use crate::config::{Config, Lease};
 use crate::wire::Mac;
 
+/// Frames of the guest that may wait for us. A tap device drops what comes on top of that, and with
+/// the kernel's 1000 a guest with ten thousand connections that all have something to say waits for
+/// retransmissions. Longer queues could hold too much memory: a frame has up to 64 KiB.
+const QUEUE_LENGTH: u32 = 4096;
+
 /// What has been set up, and what the kernel decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
@@ -68,6 +73,7 @@ pub fn configure(
         links::set_flags(socket, lo.index, IFF_UP, IFF_UP).map_err(step("bring up loopback"))?;
     }
     let ifindex = links::by_name(socket, ifname).map_err(step("find the tap device"))?.index;
+    links::set_queue_length(socket, ifindex, QUEUE_LENGTH).map_err(step("set queue length"))?;
     if let Some(mac) = config.ns_mac {
         links::set_mac(socket, ifindex, mac).map_err(step("set the MAC address"))?;
     }

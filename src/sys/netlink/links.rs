@@ -13,6 +13,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 /// `IFLA_MTU`.
 const IFLA_MTU: u16 = 4;
+/// `IFLA_TXQLEN`.
+const IFLA_TXQLEN: u16 = 13;
 
 /// `IFF_UP`.
 pub(super) const IFF_UP: u32 = 0x1;
@@ -76,6 +78,13 @@ pub(super) fn set_flags(socket: &mut Socket, index: u32, flags: u32, mask: u32) 
 pub(super) fn set_mtu(socket: &mut Socket, index: u32, mtu: u16) -> io::Result<()> {
     let mut attrs = AttrBuf::default();
     attrs.push_u32(IFLA_MTU, u32::from(mtu));
+    change(socket, LinkHeader { index, ..LinkHeader::default() }, &attrs)
+}
+
+/// Sets how many frames may wait for the device.
+pub(super) fn set_queue_length(socket: &mut Socket, index: u32, frames: u32) -> io::Result<()> {
+    let mut attrs = AttrBuf::default();
+    attrs.push_u32(IFLA_TXQLEN, frames);
     change(socket, LinkHeader { index, ..LinkHeader::default() }, &attrs)
 }
 
