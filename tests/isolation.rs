@@ -200,7 +200,7 @@ fn namespace(proc: &File, kind: &str) -> String {
 
 // --- Descriptors and signals -------------------------------------------------------------------
 
-// [LIFE-4] [LIFE-5]
+// [LIFE-4] [LIFE-5] [TCP-97]
 #[test]
 fn inherited_descriptors_are_closed_and_the_standard_ones_filled() {
     let _turn = turn();

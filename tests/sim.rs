@@ -43,6 +43,8 @@ mod handshake;
 mod ingress;
 #[path = "sim/loss.rs"]
 mod loss;
+#[path = "sim/many.rs"]
+mod many;
 #[path = "sim/model/mod.rs"]
 mod model;
 #[path = "sim/reorder.rs"]

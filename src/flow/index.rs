@@ -24,6 +24,9 @@ pub struct Tuple {
     pub guest: Endpoint,
 }
 
+/// Bytes of the index for each flow, at the load it is made for.
+pub const INDEX_ENTRY: usize = (size_of::<u64>() * 10).div_ceil(7);
+
 /// Maps tuples to slot numbers of the flow table.
 #[derive(Debug)]
 pub struct Index {

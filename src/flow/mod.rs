@@ -26,7 +26,7 @@ mod table;
 mod wheel;
 
 pub use drops::{DropReason, Drops};
-pub use index::{Index, Tuple};
+pub use index::{INDEX_ENTRY, Index, Tuple};
 pub use pool::{Backlog, CHUNK, Pool};
-pub use table::{FlowId, GENERATION_BITS, MAX_FLOWS, Table};
-pub use wheel::Wheel;
+pub use table::{FlowId, GENERATION_BITS, MAX_FLOWS, Table, slot_size};
+pub use wheel::{WHEEL_ENTRY, Wheel};

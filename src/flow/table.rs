@@ -21,6 +21,11 @@ pub struct FlowId {
     pub generation: u32,
 }
 
+/// Bytes of the table for each flow.
+pub const fn slot_size<F>() -> usize {
+    size_of::<Slot<F>>()
+}
+
 #[derive(Debug)]
 struct Slot<F> {
     generation: u32,

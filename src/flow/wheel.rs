@@ -29,6 +29,9 @@ struct Entry {
     list: u16,
 }
 
+/// Bytes of the wheel for each key.
+pub const WHEEL_ENTRY: usize = size_of::<Entry>();
+
 /// In no list.
 const IDLE: u16 = u16::MAX;
 

@@ -9,6 +9,7 @@
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
+//! * [`many`]: thousands of connections ([`crowd`]) and what happens where there can be no more;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -16,11 +17,13 @@
 mod attach;
 mod bulk;
 mod config;
+mod crowd;
 mod dscp;
 mod far;
 mod guest_link;
 mod json;
 mod lab;
+mod many;
 mod memory;
 mod names;
 mod net;

@@ -135,7 +135,7 @@ fn environment_and_directory_are_handed_on() {
 
 #[test]
 fn works_with_standard_streams_closed() {
-    // [LIFE-4] [COMPAT-34]
+    // [LIFE-4] [COMPAT-34] [TCP-97]
     Lab::run(|lab| {
         let seen = lab.dir().join("seen");
         // The command may run as another user than the one that made the directory.

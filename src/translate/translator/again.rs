@@ -11,6 +11,9 @@ pub(super) struct Again {
     listed: Vec<u32>,
 }
 
+/// Bytes of the list for each flow.
+pub(super) const AGAIN_ENTRY: usize = size_of::<FlowId>() + size_of::<u32>();
+
 impl Again {
     /// A list for a table of `flows` slots.
     pub(super) fn new(flows: usize) -> Self {

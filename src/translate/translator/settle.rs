@@ -1,7 +1,8 @@
 //! Flows of every kind, and the one place where they end.
 
 use super::Translator;
-use crate::flow::{FlowId, Tuple};
+use super::again::AGAIN_ENTRY;
+use crate::flow::{FlowId, INDEX_ENTRY, Tuple, WHEEL_ENTRY, slot_size};
 use crate::translate::ping::Ping;
 use crate::translate::splice::Splice;
 use crate::translate::splice_udp::SpliceUdp;
@@ -27,6 +28,9 @@ pub(super) enum Flow {
 }
 
 const _: () = assert!(size_of::<Option<Flow>>() <= 256);
+
+// All that a flow takes outside the pool [TCP-98].
+const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + AGAIN_ENTRY <= 320);
 
 impl Flow {
     /// The flow's key in the index; `None` for one that only events of its sockets concern.

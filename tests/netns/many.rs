@@ -1,0 +1,223 @@
+//! Thousands of flows at a time, and what happens where there can be no more.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::crowd::{Crowd, descriptor_limit, descriptors, resident};
+use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path};
+use crate::net::try_connect;
+use crate::ns::Ns;
+use crate::pasta::{Guest, Running};
+
+/// Ports of a crowd of servers: with one the kernel would search long for free local ports.
+const PORTS: u16 = 4;
+
+/// The first of them.
+const FIRST: u16 = 7000;
+
+/// Time for thousands of connections to end, on a busy machine.
+const LATER: Duration = Duration::from_secs(30);
+
+const QUIET: &str = "-t none -u none -T none -U none";
+
+/// Every address of a crowd of servers.
+fn servers<const N: usize>(addresses: [IpAddr; N]) -> String {
+    let all = (FIRST..FIRST + PORTS).flat_map(|port| addresses.map(|a| at(a, port).to_string()));
+    all.collect::<Vec<_>>().join(" ")
+}
+
+/// Makes a namespace fit for many connections.
+fn widen(ns: &Ns) {
+    ns.sysctl("net/ipv4/ip_local_port_range", "1024 65535");
+    ns.sysctl("net/core/somaxconn", "4096");
+}
+
+/// Processor time used in a second in which nothing is to be done.
+fn idle_cpu(pasta: &Running) -> Duration {
+    thread::sleep(Duration::from_millis(300));
+    let before = pasta.cpu();
+    thread::sleep(Duration::from_secs(1));
+    pasta.cpu() - before
+}
+
+/// As [`Lab::guest`], with at most so many descriptors for pasta.
+fn limited(lab: &Lab, limit: u16, options: &str) -> Guest {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script]).arg(pasta_path()).arg("--config-net");
+    command.args(options.split_whitespace());
+    lab.guest_raw(command)
+}
+
+#[test]
+fn nineteen_thousand_connections_at_a_time() {
+    // [TCP-95] [TCP-86] [TCP-98] [FLOW-5]: one descriptor each, and little memory
+    Lab::run(|lab| {
+        let n = 19_000.min(descriptor_limit() - 500);
+        for ns in [&lab.host(), &lab.remote] {
+            widen(ns);
+        }
+        let mut guest = lab.guest(QUIET);
+        widen(&guest.ns);
+        let mut far = Crowd::echoing(&lab.remote, FIRST, PORTS);
+        let mut near = Crowd::clients(&guest.ns);
+        let open = format!("open {n} 256 50000 {}", servers([REMOTE4, REMOTE6]));
+        let pid = guest.pasta.pid;
+        let idle = (descriptors(pid), resident(pid));
+
+        let opened = near.ask(&open);
+        println!("{n} connections in {} ms", opened[1]);
+        assert_eq!(opened[0] as usize, n);
+        assert_eq!(descriptors(pid), idle.0 + n);
+        let per_flow = (resident(pid) - idle.1) / n;
+        println!("{per_flow} bytes each");
+        assert!(per_flow < 512, "{per_flow} bytes for each flow");
+        let alive = near.ask("echo");
+        println!("all have echoed after {} ms", alive[1]);
+        assert_eq!(alive[0] as usize, n);
+        let used = idle_cpu(&guest.pasta);
+        assert!(used < Duration::from_millis(200), "{used:?} in a second with nothing to do");
+
+        let full = resident(pid);
+        assert_eq!(near.ask("close")[0] as usize, n);
+        eventually("all is closed", LATER, || descriptors(pid) == idle.0);
+        eventually("the servers are done", LATER, || far.ask("count") == [0]);
+        // What was used once is enough.
+        assert_eq!(near.ask(&open)[0] as usize, n);
+        assert_eq!(near.ask("echo")[0] as usize, n);
+        let again = resident(pid);
+        assert!(again < full + (512 << 10), "{again} bytes after {full}");
+        assert!(guest.pasta.alive());
+    });
+}
+
+#[test]
+fn ten_thousand_stalled_connections_stay_within_memory() {
+    // [D1] [TCP-98]: servers that do not read, then do; memory is bounded, nothing is lost
+    const POOL: usize = 8 << 20;
+    Lab::run(|lab| {
+        let n = 10_000.min(descriptor_limit() - 500);
+        for ns in [&lab.host(), &lab.remote] {
+            widen(ns);
+        }
+        // All the kernel's buffers together are to stay well below what it gives to TCP: beyond
+        // that, it would refuse and drop at will.
+        lab.host().sysctl("net/ipv4/tcp_wmem", "4096 8192 16384");
+        let mut guest = lab.guest(&format!("{QUIET} --buffer-memory 8M"));
+        widen(&guest.ns);
+        let mut far = Crowd::sleeping(&lab.remote, FIRST, PORTS);
+        let mut near = Crowd::clients(&guest.ns);
+        let (pid, idle) = (guest.pasta.pid, resident(guest.pasta.pid));
+        let open = format!("open {n} 256 50000 {}", servers([REMOTE4, REMOTE6]));
+        assert_eq!(near.ask(&open)[0] as usize, n);
+
+        let filled = near.ask("fill");
+        println!("{} MiB are stuck after {} ms", filled[0] >> 20, filled[1]);
+        let grown = resident(pid) - idle;
+        println!("{} KiB more are in use", grown >> 10);
+        assert!(grown < POOL + n * 512, "{grown} bytes more than at the start");
+        assert!(grown > POOL / 2, "the memory is used: {grown} bytes");
+        let used = idle_cpu(&guest.pasta);
+        println!("{used:?} of processor time in a second");
+        assert!(used < Duration::from_millis(700), "{used:?} in a second");
+
+        far.ask("read");
+        let done = near.ask("finish");
+        println!("{} streams are done after {} ms", done[0], done[1]);
+        assert_eq!(done[0] as usize, n);
+        near.ask("close");
+        eventually("all is closed", LATER, || descriptors(pid) < 100);
+        assert!(guest.pasta.alive());
+    });
+}
+
+#[test]
+fn without_descriptors_the_guest_gets_no_new_connections() {
+    // [TCP-96] [FLOW-8]: SYNs are dropped, old connections go on, and nobody spins
+    Lab::run(|lab| {
+        let mut guest = limited(lab, 150, QUIET);
+        let _far = Crowd::echoing(&lab.remote, FIRST, PORTS);
+        let mut near = Crowd::clients(&guest.ns);
+        let open = |n| format!("open {n} 64 4000 {}", servers([REMOTE4, REMOTE6]));
+        let pid = guest.pasta.pid;
+        let idle = descriptors(pid);
+        let opened = near.ask(&open(300))[0] as usize;
+        assert_eq!(opened, 150 - idle);
+        assert_eq!(near.ask("echo")[0] as usize, opened);
+        let to = at(REMOTE4, FIRST);
+        let wait = Duration::from_millis(1500);
+        let refused = guest.ns.enter(|| TcpStream::connect_timeout(&to, wait)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::TimedOut, "silence, so that the guest tries again");
+        let used = idle_cpu(&guest.pasta);
+        assert!(used < Duration::from_millis(50), "{used:?} in a second with nothing to do");
+        assert_eq!(near.ask("echo")[0] as usize, opened);
+        near.ask("close");
+        eventually("descriptors are free", SOON, || descriptors(pid) == idle);
+        assert_eq!(near.ask(&open(100))[0], 100);
+        assert_eq!(near.ask("echo")[0], 100);
+        assert!(guest.pasta.alive());
+    });
+}
+
+#[test]
+fn without_descriptors_connections_to_forwarded_ports_wait() {
+    // [TCP-96] [FLOW-8]: they stay in the listener's queue until something comes free
+    Lab::run(|lab| {
+        let options = format!("-t {FIRST}-{} -u none -T none -U none", FIRST + PORTS - 1);
+        let mut guest = limited(lab, 150, &options);
+        let mut far = Crowd::echoing(&guest.ns, FIRST, PORTS);
+        let to = servers([HOST4, HOST6]);
+        let [mut old, mut new] = [Crowd::clients(&lab.remote), Crowd::clients(&lab.remote)];
+        let pid = guest.pasta.pid;
+        let idle = descriptors(pid);
+        assert_eq!(old.ask(&format!("open 80 16 10000 {to}"))[0], 80);
+        assert_eq!(old.ask("echo")[0], 80);
+        // The kernel completes these, too.
+        assert_eq!(new.ask(&format!("open 110 16 10000 {to}"))[0], 110);
+        eventually("all descriptors are in use", SOON, || descriptors(pid) == 150);
+        let used = idle_cpu(&guest.pasta);
+        assert!(used < Duration::from_millis(50), "{used:?} in a second with nothing to do");
+        assert_eq!(far.ask("count")[0] as usize, 150 - idle);
+        assert_eq!(old.ask("echo")[0], 80);
+        old.ask("close");
+        assert_eq!(new.ask("echo")[0], 110);
+        new.ask("close");
+        eventually("descriptors are free", SOON, || descriptors(pid) == idle);
+        assert!(guest.pasta.alive());
+    });
+}
+
+#[test]
+fn refused_connections_leave_no_descriptors_and_no_messages() {
+    // [TCP-20] [FLOW-18]: to a guest that refuses, and to a port of the host that nobody serves
+    Lab::run(|lab| {
+        let last = FIRST + PORTS - 1;
+        let ports = format!("{FIRST}-{last}");
+        let mut guest = lab.guest(&format!("-t {ports} -u none -T {ports} -U none"));
+        for ns in [&guest.ns, &lab.remote] {
+            widen(ns);
+        }
+        let pid = guest.pasta.pid;
+        let idle = (descriptors(pid), guest.pasta.stderr());
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        for (ns, to) in [(&lab.remote, servers([HOST4, HOST6])), (&guest.ns, servers([loopback]))] {
+            for _ in 0..5 {
+                let mut crowd = Crowd::clients(ns);
+                crowd.ask(&format!("open 2000 64 30000 {to}"));
+                crowd.ask("close");
+            }
+            eventually("all are gone", LATER, || descriptors(pid) == idle.0);
+        }
+        // Nor does a guest that may not connect.
+        for port in 1..200 {
+            assert!(try_connect(&guest.ns, at(REMOTE4, port)).is_err());
+        }
+        eventually("these are gone, too", SOON, || descriptors(pid) == idle.0);
+        assert_eq!(guest.pasta.stderr(), idle.1);
+        assert!(guest.pasta.alive());
+    });
+}
