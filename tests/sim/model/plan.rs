@@ -203,6 +203,7 @@ fn host() -> impl Strategy<Value = Behaviour> {
         select(vec![0, 100_000, 100_000_000]),
         any::<bool>(),
         any::<bool>(),
+        select(vec![0, 0, 0, 5]),
     );
     (outcome, buffers, speed, kernel).prop_map(|(outcome, buffers, speed, kernel)| Behaviour {
         outcome,
@@ -219,6 +220,7 @@ fn host() -> impl Strategy<Value = Behaviour> {
         info: kernel.1,
         rate: kernel.2,
         tos: 0,
+        refusals: kernel.5,
         peek_off: kernel.3,
         merge: kernel.4,
     })
