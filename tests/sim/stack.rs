@@ -447,7 +447,9 @@ fn plan(r: &mut Rng, weather: Weather) -> Plan {
             rate: r.pick(&[0, 1_000_000, 100_000_000]),
             peek_off: r.chance(80),
             tos: 0,
-            refusals: r.pick(&[0, 0, 0, 5]),
+            // The guest of these tests forgets its retransmission timer where a window that was
+            // closed opens and the next segment is lost.
+            refusals: if weather.lose == 0 { r.pick(&[0, 0, 0, 5]) } else { 0 },
             merge: r.chance(50),
         },
     }

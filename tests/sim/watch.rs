@@ -36,6 +36,10 @@ struct Wire {
     /// What the guest reported to have beyond its acknowledgement, and when it last said
     /// something new.
     sacked: Vec<(Seq, Seq)>,
+    /// The same, with what we may have forgotten since: to hear it again is not new.
+    told: Vec<(Seq, Seq)>,
+    /// The guest's latest timestamp.
+    latest: Option<Seq>,
     heard: u64,
     /// Its window is closed.
     closed: bool,
@@ -53,13 +57,22 @@ impl Wire {
             self.closed = seg.window == 0;
         }
         self.sacked.retain(|s| s.1.after(una));
+        self.told.retain(|s| s.1.after(una));
         if self.guest_acked != Some(una) {
             self.heard = now;
         }
-        for b in SackBlocks::find(seg.options).as_slice() {
+        // One that looks too old is not looked at (RFC 7323, 5).
+        let stamp = Timestamps::find(seg.options).map(|t| Seq(t.value));
+        let outdated = stamp.zip(self.latest).is_some_and(|(stamp, latest)| stamp.before(latest));
+        if !outdated {
+            self.latest = stamp;
+        }
+        let blocks = if outdated { SackBlocks::default() } else { SackBlocks::find(seg.options) };
+        for b in blocks.as_slice() {
             let inside = |s: &(Seq, Seq)| !b.left.before(s.0) && !b.right.after(s.1);
-            if b.left.after(una) && b.right.after(b.left) && !self.sacked.iter().any(inside) {
+            if b.left.after(una) && b.right.after(b.left) && !self.told.iter().any(inside) {
                 self.sacked.push((b.left, b.right));
+                self.told.push((b.left, b.right));
                 self.heard = now;
             }
         }
