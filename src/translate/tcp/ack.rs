@@ -59,7 +59,7 @@ const PATIENCE: u8 = 4;
 /// How long data may wait in the backlog before it is acknowledged, milliseconds, where the
 /// guest is used to immediate answers: its stack repeats what is not acknowledged after some
 /// 8 ms (RFC 8985, 7.2).
-const PARK_MS: u64 = 5;
+const PARK_MS: u64 = 2;
 
 /// Looks in vain before data in the backlog is acknowledged, where the guest is used to the
 /// round-trip time of the peer.
