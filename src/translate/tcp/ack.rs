@@ -335,6 +335,6 @@ impl Tcp {
 }
 
 /// Low bits of the time in milliseconds: enough to tell short intervals.
-fn low(now: Now) -> u32 {
-    u32::try_from(now.ms() & 0xffff_ffff).unwrap_or(0)
+fn low(now: Now) -> u16 {
+    u16::try_from(now.ms() & 0xffff).unwrap_or(0)
 }

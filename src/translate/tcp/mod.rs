@@ -172,7 +172,7 @@ pub struct Tcp {
     /// Segments with data from the guest since the peer's last answer.
     asks: u8,
     /// When the last of them came: low bits of milliseconds.
-    asked: u32,
+    asked: u16,
     /// Doublings of the window granted so far.
     growth: u8,
     /// Batches of acknowledgements since something was removed from the socket's queue.
@@ -185,7 +185,7 @@ pub struct Tcp {
     link_tries: u8,
 }
 
-const _: () = assert!(size_of::<Tcp>() <= 248);
+const _: () = assert!(size_of::<Tcp>() <= 192);
 
 impl Tcp {
     /// The flow's key in the index.

@@ -30,7 +30,7 @@ pub(super) enum Flow {
 const _: () = assert!(size_of::<Option<Flow>>() <= 256);
 
 // All that a flow takes outside the pool [TCP-98].
-const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + AGAIN_ENTRY <= 320);
+const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + AGAIN_ENTRY <= 256);
 
 impl Flow {
     /// The flow's key in the index; `None` for one that only events of its sockets concern.
