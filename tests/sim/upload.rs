@@ -571,6 +571,37 @@ fn backlog_of_interactive_flow_waits_longer() {
     assert!(calls < 10, "{calls} calls: all is acknowledged, the socket tells when it drains");
 }
 
+// [TCP-42] A peer that does not read: what waits in the socket alone is acknowledged in the end,
+// too, or the guest would give the connection up. Once the peer has caught up its
+// acknowledgements count again.
+#[test]
+fn what_waits_in_the_socket_is_acknowledged_in_the_end() {
+    let mut w = World::new();
+    let how = Behaviour { sndbuf: 20_000, peer_rcvbuf: 1000, peer_read: 0, ..remote(20 * MS) };
+    let s = w.connected(how);
+    w.guest_sends(&[seg(ACK, G + 1, US + 1).data(&payload(5000))]);
+    let got = w.wait(100 * MS);
+    assert!(got.iter().all(|s| s.ack <= G + 1001), "{got:?}");
+    let got = w.wait(3 * S);
+    assert_eq!(got.last().map(|s| s.ack), Some(G + 5001));
+    let calls = w.timer_calls;
+    w.wait(60 * S);
+    assert!(w.timer_calls - calls < 10, "all is acknowledged");
+
+    w.net.socks[s].how.peer_read = 5000;
+    w.wait(10 * S);
+    assert_eq!(w.net.socks[s].peer_got.len(), 5000);
+    for n in 0..3 {
+        w.guest_sends(&[seg(ACK, G + 5001 + n, US + 1).data(b"x")]);
+        let early = w.wait(5 * MS);
+        // The first one shows that the peer has caught up.
+        assert!(n == 0 || early.iter().all(|s| s.ack <= G + 5001 + n), "{early:?}");
+        let got = w.wait(S);
+        let last = early.iter().chain(&got).last();
+        assert_eq!(last.map(|s| s.ack), Some(G + 5002 + n));
+    }
+}
+
 // [D1] The kernel has no memory for what the guest sent, and will not tell when it has: a timer
 // tries again, less and less often, and nothing is lost.
 #[test]

@@ -11,8 +11,9 @@
 //!
 //! Data in the backlog is not acknowledged while the socket makes progress. If it stops, because
 //! the peer is paused or far away behind a slow line, the guest would repeat what we have, and in
-//! the end give the connection up; so after a while the backlog is acknowledged as well. What is
-//! left then is a closed window, which is the proper sign of a peer that does not read.
+//! the end give the connection up; so after a while everything is acknowledged, what waits in the
+//! socket as well as the backlog, until the peer has caught up. What is left then is a closed
+//! window, which is the proper sign of a peer that does not read.
 //!
 //! While there is a hole in what the guest sent, everything before it is acknowledged
 //! (`reassemble.rs`).
@@ -61,8 +62,8 @@ const PATIENCE: u8 = 4;
 /// 8 ms (RFC 8985, 7.2).
 const PARK_MS: u64 = 2;
 
-/// Looks in vain before data in the backlog is acknowledged, where the guest is used to the
-/// round-trip time of the peer.
+/// Looks in vain before data that the peer does not take is acknowledged, where the guest is used
+/// to the round-trip time of the peer.
 const PARK_TRIES: u8 = 11;
 
 /// Longest time between two looks, milliseconds, unless half a round trip is longer: ten thousand
@@ -206,8 +207,9 @@ impl Tcp {
 
     /// How far the guest's data counts as delivered.
     fn delivered<O, N: TcpSockets>(&mut self, taken: Seq, io: &mut Io<'_, O, N>) -> Seq {
-        let all = self.events.any(Events::LOCAL.or(Events::PARKED)) || self.hole_counts();
-        if all || self.is_closing() || !self.owes() {
+        let parked = self.events.has(Events::PARKED);
+        let all = self.events.has(Events::LOCAL) || self.hole_counts() || self.is_closing();
+        if all || (parked && !self.backlog.is_empty()) || !self.owes() {
             return taken;
         }
         let Some(view) = io.net.view(self.sock) else { return taken };
@@ -233,7 +235,16 @@ impl Tcp {
         }
         // The count is of 64 bits, the sequence number of 32: only the low half matters.
         let low = u32::try_from(acked & 0xffff_ffff).unwrap_or(0);
-        self.rx_base.add(low).min(taken)
+        let delivered = self.rx_base.add(low).min(taken);
+        if parked {
+            // Many looks in vain: it begins now.
+            if delivered.before(self.rx_acked) || self.ack_tries >= PARK_TRIES {
+                return taken;
+            }
+            // The peer has caught up with what was acknowledged in advance.
+            self.events.clear(Events::PARKED);
+        }
+        delivered
     }
 
     /// Moves the right edge as far as socket and pool allow.
@@ -313,8 +324,9 @@ impl Tcp {
     fn arm_ack<O, N>(&mut self, io: &Io<'_, O, N>) {
         let ms = u64::from(self.rtt_us).div_ceil(2000).clamp(1, 1638);
         let doublings = self.ack_tries.saturating_sub(PATIENCE).min(LOOK_DOUBLINGS);
-        let parked = self.events.has(Events::PARKED);
-        let most = if parked { MAX_PARKED_LOOK_MS } else { MAX_LOOK_MS };
+        // A backlog means that the socket will tell when it has room.
+        let told = self.events.has(Events::PARKED) && !self.backlog.is_empty();
+        let most = if told { MAX_PARKED_LOOK_MS } else { MAX_LOOK_MS };
         let slow = (ms << doublings).min(most).max(ms);
         self.ack_at = Deadline::after(io.now, slow);
     }
@@ -323,7 +335,10 @@ impl Tcp {
     pub(super) fn on_ack_timer<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) {
         self.ack_at = Deadline::NEVER;
         self.ack_tries = self.ack_tries.saturating_add(1);
-        if !self.backlog.is_empty() && (self.follows_socket() || self.ack_tries >= PARK_TRIES) {
+        let waits = !self.backlog.is_empty();
+        if (waits && self.follows_socket())
+            || (self.ack_tries >= PARK_TRIES && (waits || self.owes()))
+        {
             self.events.set(Events::PARKED);
         }
         self.acknowledge(io);
