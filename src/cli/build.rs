@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::lex::Event;
 use super::options::Action;
-use super::ports::{self, Direction, Families};
+use super::ports::{self, Context, Direction};
 use super::runas::{CliEnv, runas};
 use super::values;
 use crate::config::{Config, DnsServers, MapAddr, Proto, Protocols, Target, Verbosity};
@@ -282,7 +282,7 @@ impl<'e> Builder<'e> {
 
     fn forward(&mut self) -> Result<(), String> {
         let config = &mut self.config;
-        let families = Families { v4: config.v4, v6: config.v6 };
+        let context = Context { v4: config.v4, v6: config.v6, ephemeral: self.env.ephemeral };
         let Protocols { tcp, udp, .. } = config.protocols;
         for (action, spec) in &self.forwards {
             let (short, proto, direction, into) = match action {
@@ -292,7 +292,7 @@ impl<'e> Builder<'e> {
                 _ => ("-U", Proto::Udp, Direction::Out, &mut config.udp_out),
             };
             let in_option = |error| format!("{error}, in option '{short} {spec}'");
-            ports::add(spec, proto, direction, families, into).map_err(in_option)?;
+            ports::add(spec, proto, direction, context, into).map_err(in_option)?;
             let enabled = if proto == Proto::Tcp { tcp } else { udp };
             if !enabled && !into.rules.is_empty() {
                 return Err(in_option(format!("{proto} is not enabled")));

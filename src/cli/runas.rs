@@ -1,10 +1,15 @@
 //! The `--runas` argument and the lookups it needs.
 
+use std::fs;
+
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{Group, User};
 
 use super::values;
 use crate::config::RunAs;
+
+/// Where the kernel tells which ports it hands out (ip_local_port_range, ip-sysctl).
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// What parsing needs to know about the host; a value, so that tests can supply their own.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +20,8 @@ pub struct CliEnv {
     pub group: fn(&str) -> Option<u32>,
     /// IPv6 sockets can be created; if not, `-4` is implied and `-6` is an error [CLI-5].
     pub ipv6: bool,
+    /// The local ports that the kernel itself hands out, inclusive.
+    pub ephemeral: Option<(u16, u16)>,
 }
 
 impl CliEnv {
@@ -28,8 +35,16 @@ impl CliEnv {
             },
             group: |name| Some(Group::from_name(name).ok().flatten()?.gid.as_raw()),
             ipv6: probe.is_ok(),
+            ephemeral: fs::read_to_string(PORT_RANGE).ok().as_deref().and_then(port_range),
         }
     }
+}
+
+/// Two numbers and white space.
+fn port_range(text: &str) -> Option<(u16, u16)> {
+    let mut words = text.split_ascii_whitespace().map(|word| word.parse().ok());
+    let range = (words.next()??, words.next()??);
+    (range.0 <= range.1).then_some(range)
 }
 
 /// `UID[:GID]`, `LOGIN[:GROUP]` or a mix; a lone UID is also the GID, a lone login brings its

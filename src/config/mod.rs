@@ -11,12 +11,13 @@ mod example;
 mod hostview;
 mod lease;
 mod options;
+mod ports;
 mod resolvconf;
 
 pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView};
 pub use lease::{Lease, LeaseError, Notice};
 pub use options::{
-    Config, DnsServers, ForwardSpec, MapAddr, Mode, Offload, PortRule, Proto, Protocols, RunAs,
-    Target, Verbosity,
+    Config, DnsServers, MapAddr, Mode, Offload, Protocols, RunAs, Target, Verbosity,
 };
+pub use ports::{ForwardSpec, PortRule, Proto};
 pub use resolvconf::ResolvConf;

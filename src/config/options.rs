@@ -1,10 +1,10 @@
 //! The validated command line.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::ForwardSpec;
 use crate::wire::Mac;
 
 /// Which program we are [CLI-1].
@@ -62,24 +62,6 @@ pub struct DnsServers {
     pub servers: Vec<IpAddr>,
 }
 
-/// A transport protocol that can be forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Proto {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl fmt::Display for Proto {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        })
-    }
-}
-
 /// The transport protocols that are forwarded (`--no-tcp`, `--no-udp`, `--no-icmp`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
@@ -95,45 +77,6 @@ impl Default for Protocols {
     fn default() -> Self {
         Self { tcp: true, udp: true, icmp: true }
     }
-}
-
-/// One contiguous range of forwarded ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortRule {
-    /// Protocol.
-    pub proto: Proto,
-    /// Address to listen on; `None` is every address of every enabled family.
-    pub listen: Option<IpAddr>,
-    /// First and last port to listen on, inclusive; never 0.
-    pub first: u16,
-    /// See `first`.
-    pub last: u16,
-    /// Port that `first` is forwarded to; the rest follow in order and never pass 65535.
-    pub to_first: u16,
-}
-
-/// As in the list of rules at start [CLI-16], with the blank that ends every rule there.
-impl fmt::Display for PortRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { proto, listen, first, last, to_first } = self;
-        match listen {
-            Some(addr) => write!(f, "{proto} [{addr}]:{first}")?,
-            None => write!(f, "{proto} [*]:{first}")?,
-        }
-        if last > first {
-            let to_last = to_first.saturating_add(last - first);
-            write!(f, "-{last}  =>  {to_first}-{to_last} ")
-        } else {
-            write!(f, "  =>  {to_first} ")
-        }
-    }
-}
-
-/// What one of `-t`, `-u`, `-T`, `-U` said in total.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct ForwardSpec {
-    /// Rules in command line order; empty means `none`.
-    pub rules: Vec<PortRule>,
 }
 
 /// User and group ids to run as (`--runas`), already looked up.

@@ -17,7 +17,8 @@ use super::stages::StartError;
 use crate::config::Proto;
 use crate::event::{Reactor, Ready, Registrar, Source};
 use crate::flow::FlowId;
-use crate::host::{Accepted, Arrived, Listener, Listeners, Net};
+use crate::forward::ForwardTarget;
+use crate::host::{Accepted, Arrived, Listener, Listeners, Net, Side};
 use crate::link::{RxFrame, TapRx, TapTx};
 use crate::sys::logsink;
 use crate::sys::signals::Signals;
@@ -25,6 +26,7 @@ use crate::sys::spawn::{Child, Waiting};
 use crate::sys::watch::NetnsWatch;
 use crate::translate::tcp::SocketReady;
 use crate::translate::{FrameOut as _, Now, Translator};
+use crate::wire::Addr;
 
 /// Frames read from the link per visit.
 const FRAMES: usize = 64;
@@ -71,8 +73,8 @@ impl Engine {
         if let Some(fd) = self.life.netns.as_ref().and_then(NetnsWatch::fd) {
             add(fd, Source::Netns)?;
         }
-        for (n, listener) in (0..).zip(&self.listeners) {
-            add(listener.as_fd(), Source::Listener(n))?;
+        for (index, listener) in self.listeners.iter() {
+            add(listener.as_fd(), Source::Listener(index))?;
         }
         if let Some(waiting) = self.life.waiting.take() {
             let child = waiting.release()?;
@@ -123,8 +125,8 @@ impl Engine {
             self.reactor.again(Source::Flow { id, side: false });
         }
         if self.translator.take_starved() {
-            for (n, _) in (0..).zip(&self.listeners) {
-                self.reactor.again(Source::Listener(n));
+            for (index, _) in self.listeners.iter() {
+                self.reactor.again(Source::Listener(index));
             }
         }
         self.ask_for_netns();
@@ -160,10 +162,10 @@ impl Engine {
 
     fn on_listener(&mut self, index: u32) {
         for _ in 0..ACCEPTS {
-            let Some(listener) = self.listeners.get(index as usize) else { return };
-            let more = match listener.proto {
-                Proto::Tcp => accept(&mut self.translator, listener),
-                Proto::Udp => receive(&mut self.translator, listener),
+            let Some(listener) = self.listeners.get(index) else { return };
+            let more = match listener.proto() {
+                Proto::Tcp => accept(&mut self.translator, &listener),
+                Proto::Udp => receive(&mut self.translator, &listener),
             };
             if !more {
                 return;
@@ -206,15 +208,15 @@ impl Engine {
 }
 
 /// Takes one connection; false when there is no more to take now.
-fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool {
+fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> bool {
     let Some(id) = translator.next_id() else { return false };
     match listener.accept() {
         Ok(Some(Accepted { fd, peer })) => {
-            if listener.spliced {
+            if listener.side == Side::Namespace {
                 return splice(translator, listener, id, Accepted { fd, peer });
             }
             match translator.net.adopt_stream(fd, id) {
-                Ok(sock) => translator.on_connection(id, sock, peer, listener.to_port),
+                Ok(sock) => translator.on_connection(id, sock, peer, target(listener)),
                 Err(_) => translator.no_socket(),
             }
             true
@@ -231,30 +233,35 @@ fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool 
 /// A connection to a port of the namespace that leads to the host; true.
 fn splice(
     translator: &mut Translator<TapTx, Net>,
-    listener: &Listener,
+    listener: &Listener<'_>,
     id: FlowId,
     accepted: Accepted,
 ) -> bool {
     let Some(local) = accepted.local() else { return true };
     match translator.net.adopt_side(accepted.fd, id, false) {
-        Ok(sock) => translator.on_spliced(id, sock, (accepted.peer, local), listener.to_port),
+        Ok(sock) => translator.on_spliced(id, sock, (accepted.peer, local), listener.to_port()),
         Err(_) => translator.no_socket(),
     }
     true
 }
 
 /// Takes one datagram; false when there is none.
-fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener) -> bool {
-    if listener.spliced {
+fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> bool {
+    if listener.side == Side::Namespace {
         let room = translator.buffer();
         let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
-        translator.on_spliced_datagram(listener.id(), (peer, local), len, listener.to_port);
+        translator.on_spliced_datagram(listener.id(), (peer, local), len, listener.to_port());
         return true;
     }
     let Some(room) = translator.out.payload() else { return false };
     let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
-    translator.on_datagram(peer, local, len, listener.to_port);
+    translator.on_datagram(peer, local, len, target(listener));
     true
+}
+
+/// Where what comes in through a listener goes to.
+fn target(listener: &Listener<'_>) -> ForwardTarget {
+    ForwardTarget { addr: listener.target().map(Addr::from), port: listener.to_port() }
 }
 
 impl From<Ready> for SocketReady {

@@ -4,6 +4,7 @@
 //! [`Translator`](crate::translate::Translator) from link, sockets and clock.
 
 mod engine;
+mod ports;
 mod stages;
 
 use std::io::Write as _;

@@ -14,11 +14,12 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use super::engine::{Engine, Lifeline, clock};
+use super::ports::{self, Shares};
 use crate::config::{Config, HostView, Lease, LeaseError, Target};
 use crate::event::Reactor;
 use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
-use crate::host::{ListenError, Listeners, Net, open_listeners};
+use crate::host::{ListenError, Listeners, Net, Patience, Side};
 use crate::link::{Tap, TapError};
 use crate::services::ndp;
 use crate::sys::background::{self, Background, Null};
@@ -121,10 +122,14 @@ impl Parsed {
             log::log!(notice.level, "{}", notice.text);
         }
         let families = (lease.v4, lease.v6);
-        let mut listeners = open_listeners(&self.config.tcp_in.rules, families, false)?;
-        listeners.extend(open_listeners(&self.config.udp_in.rules, families, false)?);
+        let (mut listeners, shares) = (Listeners::default(), Shares::new(&self.config));
+        let patience = Patience::at_start();
+        for (n, spec) in [&self.config.tcp_in, &self.config.udp_in].into_iter().enumerate() {
+            let share = shares.option(n);
+            ports::open(&mut listeners, spec, Side::Host, families, share, patience)?;
+        }
         self.pid_file = self.config.pid_file.as_deref().map(PidFile::open).transpose()?;
-        Ok(Resolved { parsed: self, view, snapshot, lease, listeners })
+        Ok(Resolved { parsed: self, view, snapshot, lease, listeners, shares })
     }
 }
 
@@ -135,6 +140,7 @@ struct Resolved {
     snapshot: Snapshot,
     lease: Lease,
     listeners: Listeners,
+    shares: Shares,
 }
 
 impl Resolved {
@@ -181,7 +187,7 @@ impl Resolved {
             .map_err(|e| StartError::Io("cannot enter the network namespace", e))??;
         self.lease.v4 &= made.configured.v4;
         self.lease.v6 &= made.configured.v6;
-        self.listeners.extend(made.listeners);
+        self.listeners.append(made.listeners);
         Ok(Opened {
             parsed: self.parsed,
             lease: self.lease,
@@ -214,8 +220,11 @@ impl Resolved {
         let configured =
             netlink::configure(&mut socket, &self.snapshot, &self.lease, config, ifname)?;
         let families = (self.lease.v4, self.lease.v6);
-        let mut listeners = open_listeners(&config.tcp_out.rules, families, true)?;
-        listeners.extend(open_listeners(&config.udp_out.rules, families, true)?);
+        let (mut listeners, patience) = (Listeners::default(), Patience::at_start());
+        for (n, spec) in [(2, &config.tcp_out), (3, &config.udp_out)] {
+            let share = self.shares.option(n);
+            ports::open(&mut listeners, spec, Side::Namespace, families, share, patience)?;
+        }
         Ok(Made { tap, configured, listeners })
     }
 }

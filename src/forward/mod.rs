@@ -22,4 +22,4 @@ mod guest;
 mod nat;
 
 pub use guest::GuestAddrs;
-pub use nat::{inbound, outbound};
+pub use nat::{ForwardTarget, inbound, outbound};

@@ -24,8 +24,17 @@ pub fn outbound(lease: &Lease, protocol: u8, dst: Endpoint) -> Option<Endpoint> 
     Some(Endpoint::new(addr, dst.port))
 }
 
+/// Where a forwarded port leads to, in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardTarget {
+    /// The address, if the rule names one; otherwise where the guest is reached.
+    pub addr: Option<Addr>,
+    /// The port.
+    pub port: u16,
+}
+
 /// How a flow that `peer` on the host started towards a forwarded port looks to the guest: the
-/// source it sees, and the destination at `to_port` [FWD-4, FWD-6].
+/// source it sees, and the destination [FWD-4, FWD-6].
 ///
 /// `None` if it cannot be shown: `peer` is nobody who could be answered, no address of ours could
 /// stand for it, or the guest has no address to send to. Different peers may come out as the same
@@ -34,9 +43,9 @@ pub fn inbound(
     lease: &Lease,
     guest: &GuestAddrs,
     peer: Endpoint,
-    to_port: u16,
+    to: ForwardTarget,
 ) -> Option<(Endpoint, Endpoint)> {
-    if !peer.addr.is_unicast() || peer.port == 0 || to_port == 0 {
+    if !peer.addr.is_unicast() || peer.port == 0 || to.port == 0 {
         return None;
     }
     let mapped = mapped_loopback(lease, peer.addr).or_else(|| mapped_twin(lease, peer.addr));
@@ -45,8 +54,12 @@ pub fn inbound(
         None if accessible(lease, guest, peer.addr) => peer.addr,
         None => our_address(lease, peer.addr)?,
     };
-    let destination = guest.reached_from(source)?;
-    Some((Endpoint::new(source, peer.port), Endpoint::new(destination, to_port)))
+    let destination = match to.addr {
+        Some(addr) if addr.is_v4() == source.is_v4() => addr,
+        Some(_) => return None,
+        None => guest.reached_from(source)?,
+    };
+    Some((Endpoint::new(source, peer.port), Endpoint::new(destination, to.port)))
 }
 
 /// The host's resolver, for queries to the address that is matched. Without a resolver there is
@@ -138,6 +151,10 @@ pub(super) mod tests {
             scope6: 2,
             ..Lease::example()
         }
+    }
+
+    fn to(port: u16) -> ForwardTarget {
+        ForwardTarget { addr: None, port }
     }
 
     fn out(lease: &Lease, protocol: u8, dst: Endpoint) -> Option<String> {
@@ -236,7 +253,7 @@ pub(super) mod tests {
     }
 
     fn seen(peer: &str, l: &Lease, g: &GuestAddrs) -> Option<(String, String)> {
-        inbound(l, g, at(peer, 6001), 5555).map(|(o, g)| (o.to_string(), g.to_string()))
+        inbound(l, g, at(peer, 6001), to(5555)).map(|(o, g)| (o.to_string(), g.to_string()))
     }
 
     fn pair(ours: &str, guest: &str) -> Option<(String, String)> {
@@ -294,7 +311,7 @@ pub(super) mod tests {
         for peer in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "ff02::1"] {
             assert_eq!(seen(peer, &l, &g), None, "{peer}");
         }
-        assert_eq!(inbound(&l, &g, at("192.0.2.77", 0), 5555), None);
-        assert_eq!(inbound(&l, &g, at("192.0.2.77", 6001), 0), None);
+        assert_eq!(inbound(&l, &g, at("192.0.2.77", 0), to(5555)), None);
+        assert_eq!(inbound(&l, &g, at("192.0.2.77", 6001), to(0)), None);
     }
 }

@@ -7,12 +7,14 @@
 mod cmsg;
 mod datagram;
 mod info;
-mod listen;
+mod listener;
+mod listeners;
 mod net;
 mod pipes;
 mod sockaddr;
 mod splice;
 mod tcp;
 
-pub use listen::{Accepted, Arrived, ListenError, Listener, Listeners, open_listeners};
+pub use listener::{Accepted, Arrived, Listener, Side};
+pub use listeners::{ListenError, Listeners, Partial, Patience, RuleId};
 pub use net::Net;

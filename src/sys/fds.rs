@@ -52,6 +52,6 @@ pub fn raise_nofile() {
 }
 
 /// The soft and hard limits of open descriptors.
-pub(super) fn nofile() -> Option<(rlim_t, rlim_t)> {
+pub fn nofile() -> Option<(rlim_t, rlim_t)> {
     getrlimit(Resource::RLIMIT_NOFILE).ok()
 }

@@ -434,8 +434,8 @@ fn forwarding() {
          TCP [*]:9000-9001  =>  9000-9001 |"
     );
     assert_eq!(shown(&c.udp_in), "UDP [*]:53  =>  53 |");
-    assert_eq!(shown(&c.tcp_out), "TCP [*]:631  =>  631 |");
-    assert_eq!(shown(&c.udp_out), "UDP [*]:123  =>  124 |");
+    assert_eq!(shown(&c.tcp_out), "TCP [*]%lo:631  =>  631 |");
+    assert_eq!(shown(&c.udp_out), "UDP [*]%lo:123  =>  124 |");
     let c = config("-t none -u none -T none -U none");
     assert!(c.tcp_in.rules.is_empty() && c.udp_out.rules.is_empty());
     // The tables and protocols are separate.

@@ -15,6 +15,7 @@ pub(crate) const ENV: CliEnv = CliEnv {
     },
     group: |name| (name == "staff").then_some(50),
     ipv6: true,
+    ephemeral: Some((32768, 60999)),
 };
 
 /// Parses a whole command line in which blanks separate words.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::lab::{GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, at};
+use crate::lab::{
+    GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, output_within,
+};
 use crate::net::{accept, connect, listen, pattern, roundtrip, try_connect};
 use crate::pasta::timed;
 
@@ -81,6 +83,46 @@ fn forwarded_ranges_and_addresses() {
         for closed in [at(HOST4, 8081), at(LO4, 8082), at(LO4, 8083), at(HOST4, 9003)] {
             let refused = try_connect(&lab.host(), closed).expect_err("not forwarded").kind();
             assert_eq!(refused, ErrorKind::ConnectionRefused, "{closed}");
+        }
+    });
+}
+
+#[test]
+fn forwarded_exclusions_targets_and_interfaces() {
+    // [PORT-1] [PORT-2] [FWD-4] [FWD-14] [FWD-15]
+    Lab::run(|lab| {
+        let guest = lab.guest(
+            "-t ~1-8999,~9003-65535 -t 0.0.0.0/8081:10.9.0.77/81 -t %up0/8082:82 -t %lo/8082:83 \
+             -u none -T none -U none",
+        );
+        let add = ["addr", "add", "10.9.0.77/32", "dev", "lo"];
+        output_within(guest.ns.command("ip").args(add), SOON).ok();
+        for (from, to, inside) in [
+            (lab.host(), at(LO4, 9000), at(ANY6, 9000)),
+            (lab.remote.clone(), at(HOST6, 9002), at(ANY6, 9002)),
+            (lab.remote.clone(), at(HOST4, 8081), at("10.9.0.77".parse().unwrap(), 81)),
+            (lab.remote.clone(), at(HOST4, 8082), at(ANY6, 82)),
+            (lab.host(), at(LO4, 8082), at(ANY6, 83)),
+        ] {
+            let server = listen(&guest.ns, inside);
+            roundtrip(&from, to, &server);
+        }
+        for closed in [at(HOST4, 8999), at(HOST4, 9003)] {
+            let refused = try_connect(&lab.host(), closed).expect_err("not forwarded").kind();
+            assert_eq!(refused, ErrorKind::ConnectionRefused, "{closed}");
+        }
+    });
+}
+
+#[test]
+fn all_ports_but_those_in_use() {
+    // [PORT-2] [FWD-15] As many as there are descriptors for; a taken one is left out.
+    Lab::run(|lab| {
+        let _taken = listen(&lab.host(), at(ANY6, 1));
+        let guest = lab.guest("-t all -u none -T none -U none");
+        for port in [2, 80, 1000] {
+            let server = listen(&guest.ns, at(ANY6, port));
+            roundtrip(&lab.remote, at(HOST4, port), &server);
         }
     });
 }

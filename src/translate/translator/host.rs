@@ -3,6 +3,7 @@
 use super::Translator;
 use super::settle::Flow;
 use crate::flow::{DropReason, FlowId, Tuple};
+use crate::forward::ForwardTarget;
 use crate::translate::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
 use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
@@ -127,10 +128,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.starved = Some(self.starved.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// `peer` connected to a port that is forwarded to the guest's `to_port` [TCP-19]. The socket
-    /// is registered under `id`, which [`Translator::next_id`] gave just before.
-    pub fn on_connection(&mut self, id: FlowId, sock: SockId, peer: Endpoint, to_port: u16) {
-        let Some((hash, tuple)) = self.inbound(proto::TCP, peer, to_port, |_| false) else {
+    /// `peer` connected to a port that is forwarded [TCP-19]. The socket is registered under `id`, which [`Translator::next_id`] gave just before.
+    pub fn on_connection(&mut self, id: FlowId, sock: SockId, peer: Endpoint, to: ForwardTarget) {
+        let Some((hash, tuple)) = self.inbound(proto::TCP, peer, to, |_| false) else {
             self.drops.count(DropReason::Martian);
             return self.net.abort(sock);
         };
@@ -141,11 +141,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.enter(hash, Flow::Tcp(flow));
     }
 
-    /// A datagram from `peer` to `local`, a port that is forwarded to the guest's `to_port`. Its
-    /// `len` bytes are in the link's payload room.
-    pub fn on_datagram(&mut self, peer: Endpoint, local: Endpoint, len: usize, to_port: u16) {
+    /// A datagram from `peer` to `local`, a port that is forwarded. Its `len` bytes are in the link's payload room.
+    pub fn on_datagram(&mut self, peer: Endpoint, local: Endpoint, len: usize, to: ForwardTarget) {
         let same = |f: &Flow| matches!(f, Flow::Udp(u) if u.belongs(peer, local));
-        let Some((hash, tuple)) = self.inbound(proto::UDP, peer, to_port, same) else {
+        let Some((hash, tuple)) = self.inbound(proto::UDP, peer, to, same) else {
             return self.drops.count(DropReason::Martian);
         };
         if let (_, Some(id)) = self.lookup(&tuple) {
@@ -174,10 +173,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         &self,
         protocol: u8,
         peer: Endpoint,
-        to_port: u16,
+        to: ForwardTarget,
         same: impl Fn(&Flow) -> bool,
     ) -> Option<(u64, Tuple)> {
-        let (mut ours, guest) = crate::forward::inbound(&self.lease, &self.guest, peer, to_port)?;
+        let (mut ours, guest) = crate::forward::inbound(&self.lease, &self.guest, peer, to)?;
         for _ in 0..SUBSTITUTES {
             let tuple = Tuple { protocol, ours, guest };
             let (hash, taken) = self.lookup(&tuple);

@@ -30,7 +30,7 @@ use std::net::IpAddr;
 
 use passt::config::Lease;
 use passt::flow::{FlowId, Pool};
-use passt::forward::GuestAddrs;
+use passt::forward::{ForwardTarget, GuestAddrs};
 use passt::services::ndp;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{FrameOut, ListenerId, Now, Setup, SockId, Translator};
@@ -310,7 +310,7 @@ impl<'a> World<'a> {
             return self.t.no_socket();
         }
         let sock = self.t.net.adopt(id);
-        self.t.on_connection(id, sock, peer, to_port);
+        self.t.on_connection(id, sock, peer, ForwardTarget { addr: None, port: to_port });
     }
 
     /// A peer sends to a forwarded port.
@@ -322,7 +322,7 @@ impl<'a> World<'a> {
         );
         let len = frames::length(&mut self.input).min(65_507);
         if self.t.out.payload().is_some() {
-            self.t.on_datagram(peer, local, len, 53);
+            self.t.on_datagram(peer, local, len, ForwardTarget { addr: None, port: 53 });
         }
     }
 

@@ -1,13 +1,10 @@
-//! Listening sockets of forwarded ports [FWD-14].
+//! One listening socket of a forwarded port [FWD-14].
 //!
 //! System calls: `socket`, `setsockopt`, `bind`, `listen`, `accept4`, `recvmsg`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::time::{Duration, Instant};
-
-use thiserror::Error;
 
 use super::cmsg::Control;
 use super::net::{bind, family, set_option, socket};
@@ -25,45 +22,27 @@ const ATTEMPTS: usize = 64;
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 128;
 
-/// How long a port may still be in use: by the instance before us, whose namespace has just gone
-/// [COMPAT-22].
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Time between two attempts.
-const PAUSE: Duration = Duration::from_millis(5);
-
-/// A port could not be listened on.
-#[derive(Debug, Error)]
-#[error("cannot listen on {proto} {addr} port {port}: {source}")]
-pub struct ListenError {
-    /// Protocol.
-    pub proto: Proto,
-    /// Address, as asked for.
-    pub addr: IpAddr,
-    /// Port.
-    pub port: u16,
-    /// The kernel's reason.
-    pub source: io::Error,
+/// Which namespace a listening socket is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The host's: connections go to the guest.
+    Host,
+    /// The guest's: connections go to the host, without passing the link.
+    Namespace,
 }
 
-/// One socket on one forwarded port.
-#[derive(Debug)]
-pub struct Listener {
-    fd: OwnedFd,
-    /// Protocol.
-    pub proto: Proto,
+/// One open port of a rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener<'a> {
+    fd: BorrowedFd<'a>,
+    rule: &'a PortRule,
+    /// Where its socket is.
+    pub side: Side,
     /// The port it listens on.
     pub port: u16,
-    /// The port it stands for on the other side.
-    pub to_port: u16,
-    /// True for ports of the namespace that lead to the host (`-T`, `-U`).
-    pub spliced: bool,
     /// It is an IPv6 socket.
     v6: bool,
 }
-
-/// Sockets of all rules, in order of their rules.
-pub type Listeners = Vec<Listener>;
 
 /// A new connection.
 #[derive(Debug)]
@@ -85,55 +64,17 @@ impl Accepted {
     }
 }
 
-/// Opens every port of `rules`, in the current network namespace. One failure fails all; that a
-/// port is in use is one only if it stays so for [`PATIENCE`].
-pub fn open_listeners(
-    rules: &[PortRule],
+/// Opens one port of a rule in the current network namespace, for the enabled families.
+pub(super) fn open(
+    rule: &PortRule,
+    port: u16,
+    side: Side,
     (v4, v6): (bool, bool),
-    spliced: bool,
-) -> Result<Listeners, ListenError> {
-    let mut out = Vec::new();
-    let deadline = Instant::now().checked_add(PATIENCE);
-    for rule in rules {
-        for port in rule.first..=rule.last {
-            let to_port = rule.to_first.wrapping_add(port.wrapping_sub(rule.first));
-            let addr = rule.listen.unwrap_or(if v6 {
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-            } else {
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-            });
-            // One socket serves both families where both are wanted.
-            let dual = rule.listen.is_none() && v4 && v6;
-            let at = Endpoint::new(addr.into(), port);
-            let fd = loop {
-                match open(rule.proto, at, dual, spliced) {
-                    Ok(fd) => break fd,
-                    Err(e)
-                        if e.kind() == io::ErrorKind::AddrInUse
-                            && deadline.is_some_and(|d| Instant::now() < d) =>
-                    {
-                        std::thread::sleep(PAUSE);
-                    }
-                    Err(source) => {
-                        return Err(ListenError { proto: rule.proto, addr, port, source });
-                    }
-                }
-            };
-            out.push(Listener {
-                fd,
-                proto: rule.proto,
-                port,
-                to_port,
-                spliced,
-                v6: addr.is_ipv6(),
-            });
-        }
-    }
-    Ok(out)
-}
-
-fn open(proto: Proto, at: Endpoint, dual: bool, loopback_only: bool) -> io::Result<OwnedFd> {
-    let kind = match proto {
+) -> io::Result<OwnedFd> {
+    // One socket serves both families where both are wanted.
+    let dual = rule.listen.is_none() && v4 && v6;
+    let at = Endpoint::new(wildcard(rule, v6).into(), port);
+    let kind = match rule.proto {
         Proto::Tcp => libc::SOCK_STREAM,
         Proto::Udp => libc::SOCK_DGRAM,
     };
@@ -144,18 +85,18 @@ fn open(proto: Proto, at: Endpoint, dual: bool, loopback_only: bool) -> io::Resu
         set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!dual))?;
     }
     set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    if loopback_only {
-        // Ports of the namespace that lead to the host serve its loopback alone [FWD-17].
-        bind_to_device(raw, b"lo")?;
+    if let Some(name) = &rule.interface {
+        // Never without it: who names an interface wants the others kept out [FWD-14].
+        bind_to_device(raw, name.as_bytes())?;
     }
-    if proto == Proto::Udp {
+    if rule.proto == Proto::Udp {
         packet_info(raw, at, dual)?;
     }
     bind(fd.as_fd(), at, 0)?;
-    if proto == Proto::Tcp {
+    if rule.proto == Proto::Tcp {
         // Accepted sockets inherit it.
         set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        if loopback_only {
+        if side == Side::Namespace {
             prepare_spliced(raw);
         } else {
             // The headers of the SYN show how the peer marks its packets. Without, nobody knows.
@@ -167,6 +108,15 @@ fn open(proto: Proto, at: Endpoint, dual: bool, loopback_only: bool) -> io::Resu
         }
     }
     Ok(fd)
+}
+
+/// The address a rule listens on; "any" as one of IPv6 if that is enabled.
+pub(super) fn wildcard(rule: &PortRule, v6: bool) -> IpAddr {
+    rule.listen.unwrap_or(if v6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    })
 }
 
 fn bind_to_device(fd: i32, name: &[u8]) -> io::Result<()> {
@@ -189,10 +139,36 @@ fn packet_info(fd: i32, at: Endpoint, dual: bool) -> io::Result<()> {
     Ok(())
 }
 
-impl Listener {
+impl<'a> Listener<'a> {
+    /// The socket of `rule` for `port`, opened with IPv6 enabled or not.
+    pub(super) fn new(
+        fd: BorrowedFd<'a>,
+        rule: &'a PortRule,
+        side: Side,
+        port: u16,
+        v6: bool,
+    ) -> Self {
+        Self { fd, rule, side, port, v6: wildcard(rule, v6).is_ipv6() }
+    }
+
     /// Its name, for as long as it is open.
     pub fn id(&self) -> ListenerId {
         ListenerId { sock: SockId(self.fd.as_raw_fd()), v6: self.v6 }
+    }
+
+    /// Protocol.
+    pub fn proto(&self) -> Proto {
+        self.rule.proto
+    }
+
+    /// The port it stands for on the other side.
+    pub fn to_port(&self) -> u16 {
+        self.rule.to(self.port)
+    }
+
+    /// The address it stands for on the other side, if not the usual one.
+    pub fn target(&self) -> Option<IpAddr> {
+        self.rule.target
     }
 
     /// Takes the next connection, `Ok(None)` when there is none.
@@ -250,7 +226,7 @@ pub struct Arrived {
     pub local: Endpoint,
 }
 
-impl Listener {
+impl Listener<'_> {
     /// Receives the next datagram into `buf`; `None` when there is none. One that could not be
     /// answered is skipped.
     pub fn receive(&self, buf: &mut [u8]) -> Option<Arrived> {
@@ -310,67 +286,8 @@ fn local_address(msg: &libc::msghdr) -> Option<Addr> {
     found
 }
 
-impl AsFd for Listener {
+impl AsFd for Listener<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::TcpStream;
-
-    fn rule(proto: Proto, listen: Option<&str>, first: u16, last: u16) -> PortRule {
-        let listen = listen.map(|a| a.parse().unwrap());
-        PortRule { proto, listen, first, last, to_first: 80 }
-    }
-
-    // [FWD-14] One dual-stack socket serves both families.
-    #[test]
-    fn dual_stack() {
-        let l = open_listeners(&[rule(Proto::Tcp, None, 39801, 39802)], (true, true), false);
-        let l = l.unwrap();
-        assert_eq!(
-            l.iter().map(|l| (l.port, l.to_port)).collect::<Vec<_>>(),
-            [(39801, 80), (39802, 81)]
-        );
-        let _a = TcpStream::connect("127.0.0.1:39801").unwrap();
-        let got = l[0].accept().unwrap().unwrap();
-        assert_eq!(got.peer.addr.to_string(), "127.0.0.1");
-        let _b = TcpStream::connect("[::1]:39801").unwrap();
-        assert_eq!(l[0].accept().unwrap().unwrap().peer.addr.to_string(), "::1");
-        assert!(l[0].accept().unwrap().is_none());
-    }
-
-    // [FWD-15] A port that is taken is named, and nothing is left behind.
-    #[test]
-    fn taken_port_is_named() {
-        let _taken = std::net::TcpListener::bind("127.0.0.1:39804").unwrap();
-        let rules = [rule(Proto::Tcp, Some("127.0.0.1"), 39803, 39804)];
-        let e = open_listeners(&rules, (true, true), false).unwrap_err();
-        assert_eq!(
-            e.to_string(),
-            "cannot listen on TCP 127.0.0.1 port 39804: Address already in use (os error 98)"
-        );
-        std::net::TcpListener::bind("127.0.0.1:39803").unwrap();
-    }
-
-    // [UDP-4] The address a datagram was sent to is known, on a dual-stack socket too.
-    #[test]
-    fn datagrams_know_their_destination() {
-        let l = open_listeners(&[rule(Proto::Udp, None, 39805, 39805)], (true, true), false);
-        let l = l.unwrap();
-        for (from, to) in [("127.0.0.1:0", "127.0.0.5"), ("[::1]:0", "::1")] {
-            let c = std::net::UdpSocket::bind(from).unwrap();
-            c.send_to(b"hi", (to, 39805)).unwrap();
-            let mut buf = [0; 10];
-            let got = l[0].receive(&mut buf).unwrap();
-            assert_eq!(got.len, 2);
-            assert_eq!(got.local.addr.to_string(), to);
-            assert_eq!(got.local.port, 39805);
-            assert_eq!(got.peer.port, c.local_addr().unwrap().port());
-        }
-        assert!(l[0].receive(&mut [0; 10]).is_none());
+        self.fd
     }
 }
