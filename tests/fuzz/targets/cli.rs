@@ -12,6 +12,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         user: |name| (name == "user").then_some(RunAs { uid: 1000, gid: 1000 }),
         group: |name| (name == "group").then_some(1001),
         ipv6: true,
+        ephemeral: None,
     };
     let words = data.split(|b| *b == 0).map(|w| OsString::from_vec(w.to_vec()));
     let argv = std::iter::once(OsString::from("pasta")).chain(words).collect();
