@@ -15,8 +15,8 @@ use crate::wire::Mac;
 /// Largest MTU: 65535 less the Ethernet header.
 pub(super) const MTU_MAX: u16 = 65_521;
 
-/// What `--buffer-memory` can be set to. With less not even one connection would get a window worth having from
-/// it; more than this the kernel's own limits would not let connections use.
+/// What `--buffer-memory` can be set to. With less not even one connection would get a window worth
+/// having from it; more than this the kernel's own limits would not let connections use.
 const BUFFER_MEMORY_RANGE: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
 /// Longest path the kernel takes, without the terminating NUL (`PATH_MAX` - 1).

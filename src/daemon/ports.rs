@@ -20,7 +20,7 @@ const FLOW_SHARE: usize = 4;
 const OTHERS: usize = 64;
 
 /// The forwarding options.
-pub(super) fn options(config: &Config) -> [&ForwardSpec; 4] {
+fn options(config: &Config) -> [&ForwardSpec; 4] {
     [&config.tcp_in, &config.udp_in, &config.tcp_out, &config.udp_out]
 }
 
@@ -28,7 +28,7 @@ pub(super) fn options(config: &Config) -> [&ForwardSpec; 4] {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shares {
     /// In the order of [`options`].
-    pub(super) of: [usize; 4],
+    of: [usize; 4],
     limit: usize,
 }
 
@@ -38,6 +38,11 @@ impl Shares {
         let limit = fds::nofile()
             .map_or(usize::MAX, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
         Self { of: divide(limit, options(config)), limit }
+    }
+
+    /// The share of an option, and the limit it follows from.
+    pub(super) fn option(&self, n: usize) -> (usize, usize) {
+        (self.of.get(n).copied().unwrap_or(0), self.limit)
     }
 }
 
@@ -100,13 +105,6 @@ pub(super) fn open(
         log::warn!("{proto}: {opened} of {wanted} ports are forwarded, the first that is not: {e}");
     }
     Ok(())
-}
-
-impl Shares {
-    /// The share of an option, and the limit it follows from.
-    pub(super) fn option(&self, n: usize) -> (usize, usize) {
-        (self.of.get(n).copied().unwrap_or(0), self.limit)
-    }
 }
 
 #[cfg(test)]

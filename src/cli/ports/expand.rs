@@ -1,9 +1,10 @@
 //! From a specifier to rules: what its chunks mean together [PORT-2].
 //!
 //! Exclusions count for the whole specifier, wherever they stand. Ranges that are named must open;
-//! `all`, and what remains where nothing but exclusions is named, is best effort: every port but those that the kernel itself hands out (listening on them would cost
-//! much memory, and take them from others). Where `all` and ranges are both given, a range counts
-//! for its ports and `all` for the rest.
+//! `all`, and what remains where nothing but exclusions is named, is best effort: every port but
+//! those that the kernel itself hands out (listening on them would cost much memory, and take them
+//! from others). Where `all` and ranges are both given, a range counts for its ports and `all` for
+//! the rest.
 
 use std::net::IpAddr;
 
@@ -71,11 +72,11 @@ fn without(range: Range, taken: &[Range]) -> Vec<Range> {
     // One past the last port does not fit into 16 bits.
     let mut next = u32::from(range.first);
     for hole in taken {
-        let before = hole.first.saturating_sub(1).min(range.last);
         if let Ok(first) = u16::try_from(next)
-            && first <= before
+            && let Some(before) = hole.first.checked_sub(1)
+            && first <= before.min(range.last)
         {
-            left.push(Range { first, last: before });
+            left.push(Range { first, last: before.min(range.last) });
         }
         next = next.max(u32::from(hole.last).saturating_add(1));
     }
