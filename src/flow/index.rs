@@ -11,7 +11,7 @@ use std::hash::Hasher as _;
 use siphasher::sip::SipHasher24;
 
 use super::table::MAX_FLOWS;
-use crate::wire::Endpoint;
+use crate::wire::{Addr, Endpoint};
 
 /// What identifies a flow on the guest's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,18 +57,13 @@ impl Index {
     /// The keyed hash of a tuple (SipHash-2-4), which also seeds sequence numbers [TCP-35].
     pub fn hash(&self, t: &Tuple) -> u64 {
         let mut h = SipHasher24::new_with_key(&self.key);
-        let mut input = [0u8; 37];
-        let parts: [&[u8]; 5] = [
-            t.ours.addr.octets(),
-            t.guest.addr.octets(),
-            &[t.protocol],
-            &t.ours.port.to_ne_bytes(),
-            &t.guest.port.to_ne_bytes(),
-        ];
-        for (to, from) in input.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
+        let [ours, guest] = [t.ours.addr, t.guest.addr].map(Addr::bits);
+        let [ours_port, guest_port] = [t.ours.port, t.guest.port].map(u64::from);
+        // Whole words, which the hash takes quickest.
+        for word in [ours, guest].as_flattened() {
+            h.write_u64(*word);
         }
-        h.write(&input);
+        h.write_u64(u64::from(t.protocol) << 32 | ours_port << 16 | guest_port);
         h.finish()
     }
 
