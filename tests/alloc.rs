@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::IoSlice;
 
-use passt::config::{Lease, Protocols};
+use passt::config::{Inward, Lease, Protocols};
 use passt::flow::{FlowId, Pool};
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
@@ -265,6 +265,7 @@ impl World {
             ndp: ndp::Params::default(),
             protocols: Protocols::default(),
             guest: GuestAddrs::new(&lease, false, false),
+            inward: Inward::Link,
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],
             flows: FLOWS,

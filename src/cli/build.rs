@@ -13,7 +13,7 @@ use super::options::Action;
 use super::ports::{self, Context, Direction};
 use super::runas::{CliEnv, runas};
 use super::values;
-use crate::config::{Config, DnsServers, MapAddr, Proto, Protocols, Target, Verbosity};
+use crate::config::{Config, DnsServers, Inward, MapAddr, Proto, Protocols, Target, Verbosity};
 
 /// Most `-D` addresses of one family; more are dropped, as resolvers do.
 const DNS_MAX: usize = 3;
@@ -29,6 +29,7 @@ pub(super) struct Builder<'e> {
     env: &'e CliEnv,
     config: Config,
     warnings: Vec<String>,
+    no_splice: bool,
     quiet: bool,
     debug: bool,
     trace: bool,
@@ -48,6 +49,7 @@ impl<'e> Builder<'e> {
             env,
             config: Config { v6: env.ipv6, ..Config::default() },
             warnings: Vec::new(),
+            no_splice: false,
             quiet: false,
             debug: false,
             trace: false,
@@ -132,6 +134,8 @@ impl<'e> Builder<'e> {
             Action::MapGuestAddr => self.map_guest(text()?)?,
             Action::NoTcp => config.protocols.tcp = false,
             Action::NoUdp => config.protocols.udp = false,
+            Action::NoSplice => self.no_splice = true,
+            Action::HostLoToNsLo => config.inward = Inward::Loopback,
             Action::NoIcmp => (config.protocols.icmp, config.ndp) = (false, false),
             Action::NoNdp => config.ndp = false,
             Action::NoRa => config.ra = false,
@@ -160,6 +164,7 @@ impl<'e> Builder<'e> {
         };
         self.warn_mtu();
         self.copying()?;
+        self.splicing()?;
         self.forward()?;
         Ok((self.config, self.warnings))
     }
@@ -244,6 +249,21 @@ impl<'e> Builder<'e> {
             self.warnings.push(format!("option {option} is deprecated: use {instead}"));
         }
         Ok(())
+    }
+
+    /// [SPLICE-3]
+    fn splicing(&mut self) -> Result<(), String> {
+        let config = &mut self.config;
+        match (self.no_splice, config.inward) {
+            (true, Inward::Loopback) => {
+                Err("option --host-lo-to-ns-lo: not allowed with --no-splice".to_string())
+            }
+            (true, _) => {
+                config.inward = Inward::Link;
+                Ok(())
+            }
+            (false, _) => Ok(()),
+        }
     }
 
     /// Decides what to connect [CLI-10] [CLI-11].

@@ -57,6 +57,8 @@ pub(super) enum Action {
     NoTcp,
     NoUdp,
     NoIcmp,
+    NoSplice,
+    HostLoToNsLo,
     NoDhcp,
     NoNdp,
     NoDhcpv6,
@@ -326,9 +328,16 @@ const FORWARDING: &[Opt] = &[
         .pasta()
         .does(Action::UdpOut, "Forward UDP ports of the namespace to the host\n[default: none]"),
     Opt::flag("freebind"),
-    Opt::flag("no-splice"),
+    Opt::flag("no-splice").does(
+        Action::NoSplice,
+        "Send what comes from the host's loopback interface\nthrough the link, too [default: off]",
+    ),
     Opt::flag("splice-only").pasta(),
-    Opt::flag("host-lo-to-ns-lo").pasta(),
+    Opt::flag("host-lo-to-ns-lo").pasta().does(
+        Action::HostLoToNsLo,
+        "Forward from the host's loopback addresses to those\n\
+         of the namespace, not to its other address\n[default: off]",
+    ),
 ];
 
 const PROTOCOLS: &[Opt] = &[

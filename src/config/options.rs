@@ -88,6 +88,18 @@ pub struct RunAs {
     pub gid: u32,
 }
 
+/// What clients on the host's loopback interface get to see of the namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inward {
+    /// What others see: they come in through the link (`--no-splice`).
+    Link,
+    /// The namespace's own address: what listens on its loopback interface alone is not for us.
+    #[default]
+    Address,
+    /// Its loopback interface, at the address that was used on the host (`--host-lo-to-ns-lo`).
+    Loopback,
+}
+
 /// What is left to the guest's kernel, from least to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Offload {
@@ -189,6 +201,8 @@ pub struct Config {
     pub tcp_out: ForwardSpec,
     /// `-U`: namespace to host, UDP, spliced.
     pub udp_out: ForwardSpec,
+    /// `--no-splice`, `--host-lo-to-ns-lo`.
+    pub inward: Inward,
     /// `--offload`: the most that is asked for.
     pub offload: Offload,
     /// `--buffer-memory`: bytes for data of the guest that sockets do not take at once.
@@ -245,6 +259,7 @@ impl Default for Config {
             udp_in: ForwardSpec::default(),
             tcp_out: ForwardSpec::default(),
             udp_out: ForwardSpec::default(),
+            inward: Inward::default(),
             offload: Offload::Udp,
             buffer_memory: BUFFER_MEMORY,
             runas: None,

@@ -25,8 +25,8 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::{Child, Waiting};
 use crate::sys::watch::NetnsWatch;
 use crate::translate::tcp::SocketReady;
-use crate::translate::{FrameOut as _, Now, Translator};
-use crate::wire::Addr;
+use crate::translate::{Far, FrameOut as _, Now, Translator};
+use crate::wire::{Addr, Endpoint};
 
 /// Frames read from the link per visit.
 const FRAMES: usize = 64;
@@ -211,14 +211,8 @@ impl Engine {
 fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> bool {
     let Some(id) = translator.next_id() else { return false };
     match listener.accept() {
-        Ok(Some(Accepted { fd, peer })) => {
-            if listener.side == Side::Namespace {
-                return splice(translator, listener, id, Accepted { fd, peer });
-            }
-            match translator.net.adopt_stream(fd, id) {
-                Ok(sock) => translator.on_connection(id, sock, peer, target(listener)),
-                Err(_) => translator.no_socket(),
-            }
+        Ok(Some(accepted)) => {
+            take(translator, listener, id, accepted);
             true
         }
         Ok(None) => false,
@@ -230,33 +224,66 @@ fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> b
     }
 }
 
-/// A connection to a port of the namespace that leads to the host; true.
-fn splice(
+/// A new connection: past the link or through it.
+fn take(
     translator: &mut Translator<TapTx, Net>,
     listener: &Listener<'_>,
     id: FlowId,
     accepted: Accepted,
-) -> bool {
-    let Some(local) = accepted.local() else { return true };
-    match translator.net.adopt_side(accepted.fd, id, false) {
-        Ok(sock) => translator.on_spliced(id, sock, (accepted.peer, local), listener.to_port()),
-        Err(_) => translator.no_socket(),
+) {
+    // Asking where it came in costs a system call, and matters to few.
+    let may_pass = listener.side == Side::Namespace || accepted.peer.addr.is_loopback();
+    let local = if may_pass { accepted.local() } else { None };
+    let Accepted { fd, peer } = accepted;
+    if let Some(local) = local
+        && goes_past_link(translator, listener, (peer, local))
+    {
+        match translator.net.adopt_client(fd, id) {
+            Ok(sock) => translator.on_spliced(id, sock, (peer, local), far(listener)),
+            Err(_) => translator.no_socket(),
+        }
+    } else if listener.side == Side::Host {
+        match translator.net.adopt_stream(fd, id) {
+            Ok(sock) => translator.on_connection(id, sock, peer, target(listener)),
+            Err(_) => translator.no_socket(),
+        }
     }
-    true
+}
+
+fn goes_past_link(
+    translator: &Translator<TapTx, Net>,
+    listener: &Listener<'_>,
+    ends: (Endpoint, Endpoint),
+) -> bool {
+    match listener.side {
+        Side::Namespace => true,
+        Side::Host => translator.goes_past_link(ends, target(listener)),
+    }
 }
 
 /// Takes one datagram; false when there is none.
 fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> bool {
-    if listener.side == Side::Namespace {
-        let room = translator.buffer();
-        let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
-        translator.on_spliced_datagram(listener.id(), (peer, local), len, listener.to_port());
-        return true;
+    // It may turn out to be one for the link.
+    if listener.side == Side::Host && translator.out.payload().is_none() {
+        return false;
     }
-    let Some(room) = translator.out.payload() else { return false };
-    let Some(Arrived { len, peer, local }) = listener.receive(room) else { return false };
-    translator.on_datagram(peer, local, len, target(listener));
+    let arrived = listener.receive(translator.buffer());
+    let Some(Arrived { len, peer, local }) = arrived else { return false };
+    if goes_past_link(translator, listener, (peer, local)) {
+        translator.on_spliced_datagram(listener.id(), (peer, local), len, far(listener));
+    } else {
+        translator.on_datagram(peer, local, len, target(listener));
+    }
     true
+}
+
+/// Where what goes past the link leads to.
+fn far(listener: &Listener<'_>) -> (Far, ForwardTarget) {
+    let far = match listener.side {
+        Side::Host => Far::Guest,
+        Side::Namespace => Far::Host,
+    };
+    (far, target(listener))
 }
 
 /// Where what comes in through a listener goes to.

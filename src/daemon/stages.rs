@@ -15,14 +15,15 @@ use thiserror::Error;
 
 use super::engine::{Engine, Lifeline, clock};
 use super::ports::{self, Shares};
-use crate::config::{Config, HostView, Lease, LeaseError, Target};
+use crate::config::{Config, HostView, Inward, Lease, LeaseError, Target};
 use crate::event::Reactor;
 use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
-use crate::host::{ListenError, Listeners, Net, Patience, Side};
+use crate::host::{Inside, ListenError, Listeners, Net, Patience, Side};
 use crate::link::{Tap, TapError};
 use crate::services::ndp;
 use crate::sys::background::{self, Background, Null};
+use crate::sys::factory::{self, Factory};
 use crate::sys::ids::{self, Ids};
 use crate::sys::netlink::{self, Configured, Snapshot};
 use crate::sys::pidfile::PidFile;
@@ -267,6 +268,7 @@ impl Opened {
     fn isolate(mut self) -> Result<Sandboxed, StartError> {
         let background = !self.parsed.config.foreground;
         let signals = Signals::listen(background)?;
+        let factory = self.needs_factory().then(|| factory::start(self.netns.fd())).transpose()?;
         let how = if background { sandbox::Run::Background } else { sandbox::Run::Foreground };
         sandbox::isolate(how)?;
         let pid_file = self.parsed.pid_file.take();
@@ -274,7 +276,13 @@ impl Opened {
             Some(null) => Waits::Parent(background::detach(null, pid_file)?),
             None => Waits::File(pid_file),
         };
-        Ok(Sandboxed { opened: self, signals, waits })
+        Ok(Sandboxed { opened: self, signals, waits, factory })
+    }
+
+    /// True if sockets inside the namespace may be wanted while we run.
+    fn needs_factory(&self) -> bool {
+        let Config { inward, tcp_in, udp_in, .. } = &self.parsed.config;
+        *inward != Inward::Link && [tcp_in, udp_in].iter().any(|spec| !spec.rules.is_empty())
     }
 }
 
@@ -283,6 +291,7 @@ struct Sandboxed {
     opened: Opened,
     signals: Signals,
     waits: Waits,
+    factory: Option<factory::Starting>,
 }
 
 /// What waits for us to be ready.
@@ -297,7 +306,8 @@ impl Sandboxed {
     /// Closes the last doors, lets those who wait go on, and serves.
     fn run(self) -> Result<ExitCode, StartError> {
         let sealed = || {
-            let (engine, allow) = engine(self.opened, self.signals)?;
+            let factory = self.factory.map(factory::Starting::ready).transpose()?;
+            let (engine, allow) = engine(self.opened, self.signals, factory)?;
             sandbox::seal(allow)?;
             Ok(engine)
         };
@@ -336,7 +346,11 @@ fn timeouts() -> Timeouts {
 }
 
 /// Puts the running parts together.
-fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), StartError> {
+fn engine(
+    opened: Opened,
+    signals: Signals,
+    factory: Option<Factory>,
+) -> Result<(Engine, seccomp::Allow), StartError> {
     let Opened { parsed, lease, listeners, configured, tap, netns, watch } = opened;
     let config = parsed.config;
     let reactor =
@@ -363,6 +377,7 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         protocols: config.protocols,
         ndp: ndp::Params { ndp: config.ndp, ra: config.ra && !config.config_net },
         guest,
+        inward: if factory.is_some() { config.inward } else { Inward::Link },
         guest_mac: configured.mac,
         key: parsed.key,
         flows: MAX_FLOWS,
@@ -371,7 +386,7 @@ fn engine(opened: Opened, signals: Signals) -> Result<(Engine, seccomp::Allow), 
         now: clock(),
         lease,
     };
-    let net = Net::new(registrar()?, setup.lease.scope6);
+    let net = Net::new(registrar()?, setup.lease.scope6, Inside::new(factory));
     let mut translator = Translator::new(setup, tap.tx, net);
     if config.config_net {
         // Otherwise the interface is still down, and nobody is there to be asked.

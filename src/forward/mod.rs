@@ -7,7 +7,10 @@
 //! host's resolver. What comes from the host to a forwarded port goes to the guest ([`inbound`]):
 //! to the address it was last seen to use ([`GuestAddrs`]), from an address that it can answer.
 //!
-//! Both are pure functions, asked once per flow. The flow keeps the outcome, so replies are always
+//! Between the two loopback interfaces there is a way past the link ([`spliced_in`],
+//! [`spliced_out`]).
+//!
+//! All are pure functions, asked once per flow. The flow keeps the outcome, so replies are always
 //! presented from the address the guest originally used, and there is no reverse translation.
 #![forbid(unsafe_code)]
 #![deny(
@@ -20,6 +23,8 @@
 
 mod guest;
 mod nat;
+mod splice;
 
 pub use guest::GuestAddrs;
 pub use nat::{ForwardTarget, inbound, outbound};
+pub use splice::{spliced_in, spliced_out};

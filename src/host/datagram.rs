@@ -21,22 +21,7 @@ const UDP_SEGMENT: i32 = 103;
 impl DatagramSockets for Net {
     fn open_udp(&mut self, id: FlowId, at: Bind, to: Endpoint) -> Result<SockId, HostError> {
         let fd = socket(family(to), libc::SOCK_DGRAM, 0).map_err(|e| classify_io(&e))?;
-        match at {
-            Bind::Port(port) => {
-                let any = unspecified(to);
-                // Privileged or taken: the kernel chooses another one when we connect [UDP-3].
-                let _ = bind(fd.as_fd(), Endpoint::new(any, port), 0);
-            }
-            Bind::Exactly(local) => {
-                // Beside the listening socket, which has the port too.
-                set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)
-                    .and_then(|()| bind(fd.as_fd(), local, self.scope6()))
-                    .map_err(|e| classify_io(&e))?;
-            }
-        }
-        connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
-        drain(&fd);
-        self.adopt_datagram(fd, id)
+        self.connect_udp(fd, id, at, to)
     }
 
     fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
@@ -110,6 +95,34 @@ impl DatagramSockets for Net {
 
     fn close_datagram(&mut self, s: SockId) {
         self.close_socket(s);
+    }
+}
+
+impl Net {
+    /// Makes a new UDP socket that of flow `id`.
+    pub(super) fn connect_udp(
+        &mut self,
+        fd: OwnedFd,
+        id: FlowId,
+        at: Bind,
+        to: Endpoint,
+    ) -> Result<SockId, HostError> {
+        match at {
+            Bind::Port(port) => {
+                let any = unspecified(to);
+                // Privileged or taken: the kernel chooses another one when we connect [UDP-3].
+                let _ = bind(fd.as_fd(), Endpoint::new(any, port), 0);
+            }
+            Bind::Exactly(local) => {
+                // Beside the listening socket, which has the port too.
+                set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)
+                    .and_then(|()| bind(fd.as_fd(), local, self.scope6()))
+                    .map_err(|e| classify_io(&e))?;
+            }
+        }
+        connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
+        drain(&fd);
+        self.adopt_datagram(fd, id)
     }
 }
 

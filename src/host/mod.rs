@@ -7,6 +7,7 @@
 mod cmsg;
 mod datagram;
 mod info;
+mod inside;
 mod listener;
 mod listeners;
 mod net;
@@ -15,6 +16,7 @@ mod sockaddr;
 mod splice;
 mod tcp;
 
+pub use inside::Inside;
 pub use listener::{Accepted, Arrived, Listener, Side};
 pub use listeners::{ListenError, Listeners, Partial, Patience, RuleId};
 pub use net::Net;

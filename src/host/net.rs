@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
+use super::inside::Inside;
 use super::pipes::Pipes;
 use super::sockaddr::SockAddr;
 use crate::event::{Registrar, Source};
@@ -26,13 +27,15 @@ pub struct Net {
     pub(super) told_about_ping: bool,
     /// Pipes of spliced flows.
     pub(super) pipes: Pipes,
+    /// Sockets of the guest's namespace.
+    pub inside: Inside,
     /// Sockets open now; equals the number of sockets of live flows.
     open: usize,
 }
 
 impl Net {
     /// Sockets will be registered through `registrar`.
-    pub fn new(registrar: Registrar, scope6: u32) -> Self {
+    pub fn new(registrar: Registrar, scope6: u32, inside: Inside) -> Self {
         let peek_off = in_every_family(|family| {
             let fd = socket(family, libc::SOCK_STREAM, 0).ok()?;
             Some(set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0).is_ok())
@@ -46,6 +49,7 @@ impl Net {
             skip: vec![0; skip].into_boxed_slice(),
             told_about_ping: false,
             pipes: Pipes::new(),
+            inside,
             open: 0,
         }
     }
@@ -66,9 +70,20 @@ impl Net {
         self.adopt_side(fd, id, false)
     }
 
+    /// Takes over the socket of a client whose connection is spliced, for flow `id`.
+    pub fn adopt_client(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
+        super::splice::prepare_spliced(fd.as_raw_fd());
+        self.adopt_side(fd, id, false)
+    }
+
     /// Takes over one of the two TCP sockets of a spliced flow; `side` is true for the one that
-    /// leads to the host.
-    pub fn adopt_side(&mut self, fd: OwnedFd, id: FlowId, side: bool) -> Result<SockId, HostError> {
+    /// leads to the server.
+    pub(super) fn adopt_side(
+        &mut self,
+        fd: OwnedFd,
+        id: FlowId,
+        side: bool,
+    ) -> Result<SockId, HostError> {
         let registered = self.registrar.add_stream(fd.as_fd(), Source::Flow { id, side });
         self.keep(fd, registered)
     }

@@ -11,16 +11,39 @@ use super::net::{Net, classify_io, connect, family, set_option, socket};
 use super::pipes::Pipes;
 use super::sockaddr::SockAddr;
 use crate::flow::FlowId;
-use crate::translate::{HostError, ListenerId, Moved, PipeId, SockId, SpliceSockets};
+use crate::sys::factory::Kind;
+use crate::translate::{
+    Bind, DatagramSockets as _, Far, HostError, ListenerId, Moved, PipeId, SockId, SpliceSockets,
+};
 use crate::wire::Endpoint;
 
 impl SpliceSockets for Net {
-    fn connect_far(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
-        let fd = socket(family(to), libc::SOCK_STREAM, 0).map_err(|e| classify_io(&e))?;
+    fn connect_far(&mut self, id: FlowId, far: Far, to: Endpoint) -> Result<SockId, HostError> {
+        let fd = match far {
+            Far::Host => socket(family(to), libc::SOCK_STREAM, 0),
+            Far::Guest if to.addr.is_v4() => self.inside.take(Kind::Tcp4),
+            Far::Guest => self.inside.take(Kind::Tcp6),
+        };
+        let fd = fd.map_err(|e| classify_io(&e))?;
         prepare_spliced(fd.as_raw_fd());
         // The outcome is an event, even if it is known now: registering reports what is pending.
         connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
         self.adopt_side(fd, id, true)
+    }
+
+    fn open_udp_far(
+        &mut self,
+        id: FlowId,
+        far: Far,
+        at: Bind,
+        to: Endpoint,
+    ) -> Result<SockId, HostError> {
+        if far == Far::Host {
+            return self.open_udp(id, at, to);
+        }
+        let kind = if to.addr.is_v4() { Kind::Udp4 } else { Kind::Udp6 };
+        let fd = self.inside.take(kind).map_err(|e| classify_io(&e))?;
+        self.connect_udp(fd, id, at, to)
     }
 
     fn receive(&mut self, s: SockId, buf: &mut [u8]) -> Moved {

@@ -14,7 +14,8 @@
 //! 4. [`ids::Ids::switch`], then [`userns::create`] or [`userns::join`].
 //! 5. [`netns::open_path`] or [`netns::open_pid`], or [`spawn::prepare`]; [`watch::NetnsWatch`];
 //!    then any number of [`netns::run_in`] for the tap, its netlink and its sockets.
-//! 6. [`signals::Signals::listen`].
+//! 6. [`signals::Signals::listen`], then [`factory::start`] if sockets are needed in the namespace
+//!    later on.
 //! 7. [`sandbox::isolate`]: empty root, own namespaces, no capability left. From here on nothing
 //!    can be opened by name and no thread is started.
 //! 8. In the background: [`background::detach`], which forks.
@@ -28,6 +29,7 @@ mod error;
 
 pub mod background;
 pub mod caps;
+pub mod factory;
 pub mod fds;
 pub mod ids;
 pub mod logsink;

@@ -47,7 +47,11 @@ pub fn isolate(run: Run) -> Result<(), Error> {
 /// # Errors
 /// The kernel refuses, or the filter does not know this machine.
 pub fn seal(allow: seccomp::Allow) -> Result<(), Error> {
-    let filter = seccomp::Filter::compile(allow)?;
+    seal_with(&seccomp::Filter::compile(allow)?)
+}
+
+/// [`seal`], for a process with another filter.
+pub(super) fn seal_with(filter: &seccomp::Filter) -> Result<(), Error> {
     prctl::set_dumpable(false).what(|| "cannot make the process undumpable".into())?;
     prctl::set_no_new_privs().what(|| "cannot renounce new privileges".into())?;
     filter.install()

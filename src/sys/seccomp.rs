@@ -41,14 +41,27 @@ impl Filter {
     /// # Errors
     /// The machine is not supported.
     pub fn compile(allow: Allow) -> Result<Self, Error> {
+        Self::from_rules(rules(allow)?)
+    }
+
+    /// Compiles the filter of the process that makes sockets ([`factory`](super::factory)): inside
+    /// that process.
+    ///
+    /// # Errors
+    /// The machine is not supported.
+    pub fn factory() -> Result<Self, Error> {
+        let mut rules = listed(&[FACTORY, RUNTIME]);
+        restricted(&mut rules)?;
+        // std checks descriptors in debug builds.
+        one_of(&mut rules, libc::SYS_fcntl, 1, &[libc::F_GETFD])?;
+        Self::from_rules(rules)
+    }
+
+    fn from_rules(rules: Rules) -> Result<Self, Error> {
         let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
-        let filter = SeccompFilter::new(
-            rules(allow)?,
-            SeccompAction::KillProcess,
-            SeccompAction::Allow,
-            arch,
-        )
-        .map_err(failed)?;
+        let filter =
+            SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)
+                .map_err(failed)?;
         BpfProgram::try_from(filter).map(Filter).map_err(failed)
     }
 
@@ -128,17 +141,23 @@ const RUNTIME: &[i64] = &[
     libc::SYS_wait4,
 ];
 
+/// The process that makes sockets: its connection to us. `socket` is restricted below.
+const FACTORY: &[i64] = &[
+    libc::SYS_recvfrom,
+    libc::SYS_sendto, // what musl and glibc make of send()
+    libc::SYS_sendmsg,
+    libc::SYS_close,
+    libc::SYS_restart_syscall, // after a stop and continue
+];
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn rules(allow: Allow) -> Result<Rules, Error> {
-    let mut rules: Rules =
-        [EVENT, DATA, SOCKETS, RUNTIME].concat().into_iter().map(|call| (call, vec![])).collect();
+    let mut rules = listed(&[EVENT, DATA, SOCKETS, RUNTIME]);
     if allow.faccessat {
         rules.insert(libc::SYS_faccessat, vec![]);
     }
-
-    // Networks only: no netlink, no packet sockets, no UNIX peers by abstract name.
-    one_of(&mut rules, libc::SYS_socket, 0, &[libc::AF_INET, libc::AF_INET6])?;
+    restricted(&mut rules)?;
     // Status flags; std checks descriptors in debug builds; sizes of splice pipes.
     one_of(
         &mut rules,
@@ -159,6 +178,18 @@ fn rules(allow: Allow) -> Result<Rules, Error> {
     #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)]
     let requests = [libc::FIONBIO as i32, libc::FIONREAD as i32, libc::TIOCOUTQ as i32];
     one_of(&mut rules, libc::SYS_ioctl, 1, &requests)?;
+    Ok(rules)
+}
+
+/// Calls without a condition.
+fn listed(lists: &[&[i64]]) -> Rules {
+    lists.concat().into_iter().map(|call| (call, vec![])).collect()
+}
+
+/// What every process of ours may do, with conditions.
+fn restricted(rules: &mut Rules) -> Result<(), Error> {
+    // Networks only: no netlink, no packet sockets, no UNIX peers by abstract name.
+    one_of(rules, libc::SYS_socket, 0, &[libc::AF_INET, libc::AF_INET6])?;
     // Memory that is not executable.
     let executable = u64::from(libc::PROT_EXEC.unsigned_abs());
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
@@ -167,9 +198,8 @@ fn rules(allow: Allow) -> Result<Rules, Error> {
     }
     // abort() signals itself: our own process only.
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    one_of(&mut rules, libc::SYS_tgkill, 0, &[own])?;
-    one_of(&mut rules, libc::SYS_tkill, 0, &[own])?;
-    Ok(rules)
+    one_of(rules, libc::SYS_tgkill, 0, &[own])?;
+    one_of(rules, libc::SYS_tkill, 0, &[own])
 }
 
 /// Allows a call if its 32-bit argument number `index` is one of `values`.

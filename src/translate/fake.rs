@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::tcp::{Boards, Timeouts};
 use super::{
-    Bind, DatagramSockets, FrameOut, HostError, Io, ListenerId, Now, Received, SockId,
+    Bind, DatagramSockets, Far, FrameOut, HostError, Io, ListenerId, Now, Received, SockId,
     SpliceSockets,
 };
 use crate::config::Lease;
@@ -74,6 +74,8 @@ impl FrameOut for Link {
 pub(super) struct Sockets {
     /// UDP sockets opened.
     pub(super) udp: Vec<(FlowId, Bind, Endpoint)>,
+    /// UDP sockets opened in the namespace.
+    pub(super) udp_inside: Vec<(FlowId, Bind, Endpoint)>,
     /// Ping sockets opened.
     pub(super) ping: Vec<(FlowId, Endpoint)>,
     /// Opening fails like this.
@@ -99,6 +101,20 @@ impl Sockets {
 }
 
 impl SpliceSockets for Sockets {
+    fn open_udp_far(
+        &mut self,
+        id: FlowId,
+        far: Far,
+        bind: Bind,
+        to: Endpoint,
+    ) -> Result<SockId, HostError> {
+        if far == Far::Host {
+            return self.open_udp(id, bind, to);
+        }
+        self.udp_inside.push((id, bind, to));
+        self.open()
+    }
+
     fn answer(&mut self, l: ListenerId, from: Endpoint, to: Endpoint, data: &[u8]) -> bool {
         self.answers.push((l, from, to, data.to_vec()));
         true

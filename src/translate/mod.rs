@@ -30,8 +30,8 @@ mod translator;
 pub mod udp;
 
 pub use ports::{
-    Bind, Connected, DatagramSockets, FrameOut, HostError, Io, ListenerId, Moved, Peeked, PipeId,
-    Received, Sent, SockId, SpliceSockets, TcpSockets, TcpView, Verdict,
+    Bind, Connected, DatagramSockets, Far, FrameOut, HostError, Io, ListenerId, Moved, Peeked,
+    PipeId, Received, Sent, SockId, SpliceSockets, TcpSockets, TcpView, Verdict,
 };
 pub use time::{Deadline, Now};
 pub use translator::{Setup, Translator};

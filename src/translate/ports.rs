@@ -179,14 +179,34 @@ pub trait DatagramSockets {
     fn close_datagram(&mut self, s: SockId);
 }
 
+/// Where the server of a spliced flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Far {
+    /// On the host.
+    Host,
+    /// In the guest's namespace.
+    Guest,
+}
+
 /// Sockets and pipes of spliced flows, beside [`TcpSockets`] and [`DatagramSockets`].
 ///
 /// Whoever never splices need not implement any of it.
 pub trait SpliceSockets {
     /// Starts the second connection of flow `id`, from wherever to `to`. Events for it carry the
     /// id and say `far`; the first one tells whether it succeeded.
-    fn connect_far(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
-        let _ = (id, to);
+    fn connect_far(&mut self, id: FlowId, far: Far, to: Endpoint) -> Result<SockId, HostError> {
+        let _ = (id, far, to);
+        Err(HostError::Exhausted)
+    }
+    /// As [`DatagramSockets::open_udp`], on either side.
+    fn open_udp_far(
+        &mut self,
+        id: FlowId,
+        far: Far,
+        bind: Bind,
+        to: Endpoint,
+    ) -> Result<SockId, HostError> {
+        let _ = (id, far, bind, to);
         Err(HostError::Exhausted)
     }
     /// Takes bytes out of a stream.

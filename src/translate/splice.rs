@@ -1,4 +1,4 @@
-//! TCP between two host sockets: a port of the namespace's loopback that leads to the host's.
+//! TCP between two sockets, one on the host and one in the guest's namespace, past the link.
 //!
 //! # Theory of operation
 //!
@@ -30,7 +30,8 @@ use std::io::IoSlice;
 use super::retry::Retry;
 use super::tcp::SocketReady;
 use super::{
-    Deadline, HostError, Io, Moved, Now, PipeId, Sent, SockId, SpliceSockets, TcpSockets, Verdict,
+    Deadline, Far, HostError, Io, Moved, Now, PipeId, Sent, SockId, SpliceSockets, TcpSockets,
+    Verdict,
 };
 use crate::flow::{Backlog, FlowId, Pool};
 use crate::wire::Endpoint;
@@ -76,7 +77,7 @@ struct Way {
     starved: bool,
 }
 
-/// A connection between a client in the namespace and a server of the host.
+/// A connection between a client on one side and a server on the other.
 #[derive(Debug)]
 pub struct Splice {
     client: End,
@@ -97,23 +98,18 @@ const _: () = assert!(size_of::<Splice>() <= 192);
 struct Broken;
 
 impl Splice {
-    /// A flow for `peer`, who connected to `local` in the namespace, with socket `client`; it
-    /// leads to the same address of the host, there `to_port` [SPLICE-1, SPLICE-2].
+    /// A flow for whoever connected with socket `client`; it leads to `to` on the `far` side
+    /// [SPLICE-1, SPLICE-2].
     ///
     /// # Errors
-    /// `None` if the addresses are not both loopback; otherwise why the server cannot be reached
-    /// at all. The caller resets the client then [SPLICE-5].
+    /// Why the server cannot be reached at all. The caller resets the client then [SPLICE-5].
     pub fn open<N: SpliceSockets>(
         id: FlowId,
         client: SockId,
-        (peer, local): (Endpoint, Endpoint),
-        to_port: u16,
+        (far, to): (Far, Endpoint),
         net: &mut N,
-    ) -> Result<Self, Option<HostError>> {
-        if !peer.addr.is_loopback() || !local.addr.is_loopback() {
-            return Err(None);
-        }
-        let server = net.connect_far(id, Endpoint::new(local.addr, to_port)).map_err(Some)?;
+    ) -> Result<Self, HostError> {
+        let server = net.connect_far(id, far, to)?;
         Ok(Self {
             client: End::new(client),
             server: End::new(server),

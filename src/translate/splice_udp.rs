@@ -1,36 +1,39 @@
-//! UDP between two loopbacks: a port of the namespace that leads to the host.
+//! UDP between a client on one side's loopback interface and a server on the other side.
 //!
 //! # Theory of operation
 //!
-//! No socket can be made in the namespace any more, so what a client there sends arrives at the
-//! listening socket, whoever it is from, and answers leave through the same socket, from the
-//! address that the client had sent to. Towards the host each client has a connected socket of its
-//! own, with the client's address and port where they can be had [FWD-7].
+//! What a client sends arrives at the listening socket, whoever it is from, and answers leave
+//! through the same socket, from the address that the client had sent to. Towards the server each
+//! client has a connected socket of its own: on the host with the client's address and port, in the
+//! namespace with its port, where they can be had [FWD-7] [FWD-5].
 //!
 //! A flow is found by client and listening address. In the [index](crate::flow::Index) it is kept
-//! apart from flows of the guest, which may have the same addresses, by a protocol number that no
-//! packet has ([`PROTOCOL`]).
+//! apart from flows of the guest, and from those of the other side, which may have the same
+//! addresses, by a protocol number that no packet has.
 //!
 //! Nothing is queued, errors are not passed on [UDP-9], and idle flows end as those of guests do
 //! [UDP-10].
 
 use super::idle::{Idle, Timeouts};
 use super::{
-    Bind, DatagramSockets, Deadline, HostError, Io, ListenerId, Now, Received, SockId,
-    SpliceSockets, Verdict,
+    Bind, DatagramSockets, Deadline, Far, Io, ListenerId, Now, Received, SockId, SpliceSockets,
+    Verdict,
 };
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::wire::{Endpoint, proto};
 
-/// UDP of two loopbacks in the index: a protocol number that no packet we look up has.
-pub const PROTOCOL: u8 = 0x80 | proto::UDP;
+/// Added to the protocol in the index: no packet that we look up has such a number.
+const TO_HOST: u8 = 0x80;
+const TO_GUEST: u8 = 0xc0;
 
 /// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
 const MAX_ERRORS: u32 = 8;
 
-/// A UDP exchange between a client in the namespace and a server of the host.
+/// A UDP exchange between a client on one side and a server on the other.
 #[derive(Debug)]
 pub struct SpliceUdp {
+    /// Where the server is.
+    far: Far,
     /// The client.
     peer: Endpoint,
     /// Where it sends to, an address of the listening socket.
@@ -44,44 +47,44 @@ pub struct SpliceUdp {
 }
 
 impl SpliceUdp {
-    /// A flow for what `peer` sends to `local`; it leads to the same address of the host, there
-    /// `to_port`.
+    /// A flow for what `peer` sends to `local`; it leads to `to` on the `far` side.
     ///
     /// `None` if there can be none; the reason was counted.
-    pub fn open<O, N: DatagramSockets>(
+    pub fn open<O, N: SpliceSockets>(
         id: FlowId,
         listener: ListenerId,
         (peer, local): (Endpoint, Endpoint),
-        to_port: u16,
+        (far, to): (Far, Endpoint),
         io: &mut Io<'_, O, N>,
     ) -> Option<Self> {
-        if !peer.addr.is_loopback() || !local.addr.is_loopback() {
-            io.drop(DropReason::Martian);
-            return None;
-        }
-        let to = Endpoint::new(local.addr, to_port);
         // A socket that is connected to itself would answer itself.
-        let same = if peer == to { Err(HostError::Other) } else { Ok(Bind::Exactly(peer)) };
-        let sock = same
-            .and_then(|bind| io.net.open_udp(id, bind, to))
+        let bind = match far {
+            Far::Host if peer != to => Bind::Exactly(peer),
+            Far::Guest if peer.port != to.port => Bind::Port(peer.port),
+            _ => Bind::Port(0),
+        };
+        let sock = io
+            .net
+            .open_udp_far(id, far, bind, to)
             // Privileged or taken.
-            .or_else(|_| io.net.open_udp(id, Bind::Port(0), to));
+            .or_else(|_| io.net.open_udp_far(id, far, Bind::Port(0), to));
         let Ok(sock) = sock else {
             io.drop(DropReason::NoSocket);
             return None;
         };
         let idle = Idle::new(Timeouts::default(), io.now);
-        Some(Self { peer, local, listener, sock, idle, more: false })
+        Some(Self { far, peer, local, listener, sock, idle, more: false })
     }
 
-    /// Key of the flow for what `peer` sends to `local`.
-    pub fn key(peer: Endpoint, local: Endpoint) -> Tuple {
-        Tuple { protocol: PROTOCOL, ours: local, guest: peer }
+    /// Key of the flow for what `peer` sends to `local`, which leads to the `far` side.
+    pub fn key(far: Far, peer: Endpoint, local: Endpoint) -> Tuple {
+        let mark = if far == Far::Host { TO_HOST } else { TO_GUEST };
+        Tuple { protocol: mark | proto::UDP, ours: local, guest: peer }
     }
 
     /// The flow's key in the index.
     pub fn tuple(&self) -> Tuple {
-        Self::key(self.peer, self.local)
+        Self::key(self.far, self.peer, self.local)
     }
 
     /// A datagram of the client.

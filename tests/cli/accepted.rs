@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use passt::cli::{CliEnv, Outcome, parse};
-use passt::config::{ForwardSpec, MapAddr, Mode, Offload, Protocols, RunAs, Target, Verbosity};
+use passt::config::{
+    ForwardSpec, Inward, MapAddr, Mode, Offload, Protocols, RunAs, Target, Verbosity,
+};
 use passt::wire::Mac;
 
 use crate::support::{ENV, config, outcome_on, printed, run};
@@ -330,6 +332,14 @@ fn resolvers() {
     assert_eq!(c.dns_host6, Some("::1".parse().unwrap()));
     let c = config("--dns-host 127.0.0.53 --dns-host ::1 -D none");
     assert_eq!((c.dns_host4, c.dns_host6), (None, None));
+}
+
+// [SPLICE-3]
+#[test]
+fn splicing() {
+    assert_eq!(config("").inward, Inward::Address);
+    assert_eq!(config("--no-splice").inward, Inward::Link);
+    assert_eq!(config("--host-lo-to-ns-lo").inward, Inward::Loopback);
 }
 
 #[test]

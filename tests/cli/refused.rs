@@ -214,9 +214,7 @@ fn not_supported() {
         ("--search x", "--search 'x'"),
         ("--fqdn x", "--fqdn 'x'"),
         ("--freebind", "--freebind"),
-        ("--no-splice", "--no-splice"),
         ("--splice-only", "--splice-only"),
-        ("--host-lo-to-ns-lo", "--host-lo-to-ns-lo"),
         ("--print-capabilities", "--print-capabilities"),
         ("-l x", "--log-file 'x'"),
         ("-c x", "--conf-path 'x'"),
@@ -264,6 +262,15 @@ fn other_mode() {
     ] {
         let message = refused(&format!("passt {option}")).message;
         assert!(message.ends_with("is for pasta mode only"), "{option}: {message}");
+    }
+}
+
+// [SPLICE-3] In whichever order.
+#[test]
+fn splicing() {
+    for line in ["--no-splice --host-lo-to-ns-lo", "--host-lo-to-ns-lo --no-splice"] {
+        let message = "option --host-lo-to-ns-lo: not allowed with --no-splice";
+        assert_eq!(error(line), message);
     }
 }
 

@@ -34,6 +34,7 @@ mod refuse;
 mod relay;
 mod rootless;
 mod splice;
+mod splice_in;
 mod status;
 mod tap;
 mod tcp;

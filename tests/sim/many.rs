@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use passt::config::Protocols;
+use passt::config::{Inward, Protocols};
 use passt::flow::{CHUNK, DropReason, FlowId, MAX_FLOWS, Pool};
 use passt::forward::GuestAddrs;
 use passt::services::ndp;
@@ -116,6 +116,7 @@ impl Host {
             ndp: ndp::Params::default(),
             protocols: Protocols::default(),
             guest: GuestAddrs::new(&lease, false, false),
+            inward: Inward::Link,
             guest_mac: GUEST_MAC,
             key: [7; 16],
             flows: MAX_FLOWS,

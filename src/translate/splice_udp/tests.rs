@@ -1,29 +1,34 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
+use crate::translate::HostError;
 use crate::translate::fake::{ID, Rig, SOCK, at};
 
 const LISTENER: ListenerId = ListenerId { sock: SockId(3), v6: true };
 
 fn open(rig: &mut Rig, peer: &str, local: &str) -> Option<SpliceUdp> {
     let ends = (at(peer, 4000), at(local, 9001));
-    SpliceUdp::open(ID, LISTENER, ends, 9000, &mut rig.io())
+    SpliceUdp::open(ID, LISTENER, ends, (Far::Host, at(local, 9000)), &mut rig.io())
 }
 
-// [FWD-7] The same loopback address on the host, and the client's own address and port.
+// [FWD-7] On the host the client's own address and port.
 #[test]
-fn where_it_leads() {
+fn source_on_the_host() {
     for (peer, local) in [("127.0.0.1", "127.0.0.53"), ("::1", "::1")] {
         let mut rig = Rig::new();
         open(&mut rig, peer, local).unwrap();
         assert_eq!(rig.net.udp, [(ID, Bind::Exactly(at(peer, 4000)), at(local, 9000))]);
     }
-    for (peer, local) in [("192.0.2.1", "127.0.0.1"), ("127.0.0.1", "192.0.2.1")] {
-        let mut rig = Rig::new();
-        assert!(open(&mut rig, peer, local).is_none());
-        assert_eq!(rig.drops(), [(DropReason::Martian, 1)]);
-        assert!(rig.net.udp.is_empty());
-    }
+}
+
+// [FWD-5] In the namespace its port, and the address that fits.
+#[test]
+fn source_in_the_namespace() {
+    let mut rig = Rig::new();
+    let (ends, to) = ((at("127.0.0.1", 4000), at("127.0.0.1", 9001)), at("192.0.2.10", 9000));
+    SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), &mut rig.io()).unwrap();
+    assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(4000), to)]);
+    assert!(rig.net.udp.is_empty());
 }
 
 // [FWD-7] Never a socket that is connected to itself.
@@ -31,8 +36,11 @@ fn where_it_leads() {
 fn client_with_the_servers_own_address() {
     let mut rig = Rig::new();
     let ends = (at("127.0.0.1", 9000), at("127.0.0.1", 9001));
-    SpliceUdp::open(ID, LISTENER, ends, 9000, &mut rig.io()).unwrap();
-    assert_eq!(rig.net.udp, [(ID, Bind::Port(0), at("127.0.0.1", 9000))]);
+    SpliceUdp::open(ID, LISTENER, ends, (Far::Host, ends.0), &mut rig.io()).unwrap();
+    assert_eq!(rig.net.udp, [(ID, Bind::Port(0), ends.0)]);
+    let to = at("192.0.2.10", 9000);
+    SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), &mut rig.io()).unwrap();
+    assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(0), to)]);
 }
 
 // [FWD-7] A port that cannot be had is replaced, and failing altogether is counted.
@@ -86,10 +94,14 @@ fn expiry() {
     assert_eq!(flow.on_timer(rig.now), Verdict::Close);
 }
 
-// No packet of the guest finds the flow, even with the same addresses.
+// No packet of the guest finds the flow, nor does a client of the other side, even with the same
+// addresses.
 #[test]
-fn apart_from_the_guests_flows() {
-    let key = SpliceUdp::key(at("127.0.0.1", 1), at("127.0.0.1", 2));
-    assert_ne!(key.protocol, proto::UDP);
-    assert_eq!(key.protocol & 0x7f, proto::UDP);
+fn apart_from_other_flows() {
+    let [host, guest] = [Far::Host, Far::Guest]
+        .map(|far| SpliceUdp::key(far, at("127.0.0.1", 1), at("127.0.0.1", 2)).protocol);
+    assert_ne!(host, guest);
+    for protocol in [host, guest] {
+        assert!(protocol > proto::ICMPV6, "a protocol that packets have");
+    }
 }

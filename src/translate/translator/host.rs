@@ -141,12 +141,18 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.enter(hash, Flow::Tcp(flow));
     }
 
-    /// A datagram from `peer` to `local`, a port that is forwarded. Its `len` bytes are in the link's payload room.
+    /// A datagram from `peer` to `local`, a port that is forwarded. Its `len` bytes are in the
+    /// [buffer](Translator::buffer); not to be called while the link has no room.
     pub fn on_datagram(&mut self, peer: Endpoint, local: Endpoint, len: usize, to: ForwardTarget) {
         let same = |f: &Flow| matches!(f, Flow::Udp(u) if u.belongs(peer, local));
         let Some((hash, tuple)) = self.inbound(proto::UDP, peer, to, same) else {
             return self.drops.count(DropReason::Martian);
         };
+        let room = self.out.payload().and_then(|room| room.get_mut(..len));
+        let (Some(room), Some(data)) = (room, self.buf.get(..len)) else {
+            return self.drops.count(DropReason::LinkFull);
+        };
+        room.copy_from_slice(data);
         if let (_, Some(id)) = self.lookup(&tuple) {
             // It arrived before the flow's own socket was connected.
             let (flows, mut io) = self.split();

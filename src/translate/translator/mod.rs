@@ -20,7 +20,7 @@ mod spliced;
 
 use super::tcp::{Boards, INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, Timeouts};
 use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
-use crate::config::{Lease, Protocols};
+use crate::config::{Inward, Lease, Protocols};
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
 use crate::forward::GuestAddrs;
 use crate::services::{Reply, ndp};
@@ -45,6 +45,8 @@ pub struct Setup {
     pub ndp: ndp::Params,
     /// Where the guest is reached.
     pub guest: GuestAddrs,
+    /// Where clients on the host's loopback interface reach it.
+    pub inward: Inward,
     /// Its Ethernet address.
     pub guest_mac: Mac,
     /// Key of the flow hash; must be random.
@@ -70,6 +72,7 @@ pub struct Translator<O, N> {
     protocols: Protocols,
     ndp: ndp::Params,
     guest: GuestAddrs,
+    inward: Inward,
     guest_mac: Mac,
     flows: Table<Flow>,
     index: Index,
@@ -104,6 +107,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             protocols: setup.protocols,
             ndp: setup.ndp,
             guest: setup.guest,
+            inward: setup.inward,
             guest_mac: setup.guest_mac,
             flows: Table::new(setup.flows),
             index: Index::new(setup.flows, setup.key),

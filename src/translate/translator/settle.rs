@@ -21,9 +21,9 @@ pub(super) enum Flow {
     Udp(UdpFlow),
     /// A sequence of pings.
     Ping(Ping),
-    /// A TCP connection between two loopbacks.
+    /// A TCP connection past the link.
     Splice(Splice),
-    /// UDP between two loopbacks.
+    /// UDP past the link.
     SpliceUdp(SpliceUdp),
 }
 

@@ -1,32 +1,46 @@
-//! New flows between the loopbacks of namespace and host.
+//! New flows past the link: between sockets of the host and of the guest's namespace.
 
 use super::Translator;
 use super::settle::Flow;
 use crate::flow::{DropReason, FlowId};
+use crate::forward::{ForwardTarget, spliced_in, spliced_out};
 use crate::translate::splice::Splice;
 use crate::translate::splice_udp::SpliceUdp;
-use crate::translate::{DatagramSockets, FrameOut, ListenerId, SockId, SpliceSockets, TcpSockets};
+use crate::translate::{
+    DatagramSockets, Far, FrameOut, ListenerId, SockId, SpliceSockets, TcpSockets,
+};
 use crate::wire::Endpoint;
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
-    /// A client in the namespace connected to a port that leads to the host's `to_port`; `ends`
-    /// are its own and the address it connected to. The socket is registered under `id`, which
+    /// True if what `peer` sends to `local`, a forwarded port of the host, goes past the link.
+    pub fn goes_past_link(&self, ends: (Endpoint, Endpoint), to: ForwardTarget) -> bool {
+        spliced_in(self.inward, &self.guest, ends, to).is_some()
+    }
+
+    /// A client connected to a port that leads past the link to the `far` side; `ends` are its own
+    /// and the address it connected to. The socket is registered under `id`, which
     /// [`Translator::next_id`] gave just before.
     pub fn on_spliced(
         &mut self,
         id: FlowId,
         client: SockId,
         ends: (Endpoint, Endpoint),
-        to_port: u16,
+        (far, to): (Far, ForwardTarget),
     ) {
-        match Splice::open(id, client, ends, to_port, &mut self.net) {
-            Ok(flow) => {
-                log::debug!("flow {}: TCP {} -> {} (host, {to_port})", id.index, ends.0, ends.1);
+        let server = self.server(ends, (far, to));
+        let reason = DropReason::Martian;
+        let flow = server.ok_or(reason).and_then(|server| {
+            Splice::open(id, client, (far, server), &mut self.net)
+                .map(|flow| (flow, server))
+                .map_err(|_| DropReason::NoSocket)
+        });
+        match flow {
+            Ok((flow, server)) => {
+                log::debug!("flow {}: TCP {} -> {} = {far:?} {server}", id.index, ends.0, ends.1);
                 // Nobody looks it up.
                 self.enter(0, Flow::Splice(flow));
             }
-            Err(e) => {
-                let reason = if e.is_some() { DropReason::NoSocket } else { DropReason::Martian };
+            Err(reason) => {
                 self.drops.count(reason);
                 // [SPLICE-1, SPLICE-5]
                 self.net.abort(client);
@@ -34,31 +48,44 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         }
     }
 
-    /// Room for a datagram of [`Translator::on_spliced_datagram`].
+    fn server(
+        &self,
+        ends: (Endpoint, Endpoint),
+        (far, to): (Far, ForwardTarget),
+    ) -> Option<Endpoint> {
+        match far {
+            Far::Host => spliced_out(ends, to.port),
+            Far::Guest => spliced_in(self.inward, &self.guest, ends, to),
+        }
+    }
+
+    /// Room for a datagram that a listening socket receives.
     pub fn buffer(&mut self) -> &mut [u8] {
         &mut self.buf
     }
 
-    /// A datagram of a client in the namespace to a port that leads to the host's `to_port`;
-    /// `ends` are its own and the address it sent to. Its `len` bytes are in the
-    /// [buffer](Translator::buffer).
+    /// A datagram of a client to a port that leads past the link to the `far` side; `ends` are its
+    /// own and the address it sent to. Its `len` bytes are in the [buffer](Translator::buffer).
     pub fn on_spliced_datagram(
         &mut self,
         listener: ListenerId,
         ends: (Endpoint, Endpoint),
         len: usize,
-        to_port: u16,
+        (far, to): (Far, ForwardTarget),
     ) {
-        let (hash, known) = self.lookup(&SpliceUdp::key(ends.0, ends.1));
+        let (hash, known) = self.lookup(&SpliceUdp::key(far, ends.0, ends.1));
         let id = match known {
             Some(id) => id,
             None => {
+                let Some(server) = self.server(ends, (far, to)) else {
+                    return self.drops.count(DropReason::Martian);
+                };
                 let Some(id) = self.next_id() else { return };
                 let (_, mut io) = self.split();
-                let Some(flow) = SpliceUdp::open(id, listener, ends, to_port, &mut io) else {
+                let Some(flow) = SpliceUdp::open(id, listener, ends, (far, server), &mut io) else {
                     return;
                 };
-                log::debug!("flow {}: UDP {} -> {} (host, {to_port})", id.index, ends.0, ends.1);
+                log::debug!("flow {}: UDP {} -> {} = {far:?} {server}", id.index, ends.0, ends.1);
                 self.enter(hash, Flow::SpliceUdp(flow));
                 id
             }

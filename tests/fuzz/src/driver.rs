@@ -28,12 +28,12 @@ mod segments;
 
 use std::net::IpAddr;
 
-use passt::config::Lease;
+use passt::config::{Inward, Lease};
 use passt::flow::{FlowId, Pool};
 use passt::forward::{ForwardTarget, GuestAddrs};
 use passt::services::ndp;
 use passt::translate::tcp::{SocketReady, Timeouts};
-use passt::translate::{FrameOut, ListenerId, Now, Setup, SockId, Translator};
+use passt::translate::{Far, FrameOut, ListenerId, Now, Setup, SockId, Translator};
 use passt::wire::{Addr, Endpoint, Mac, Vnet};
 
 use link::Link;
@@ -171,6 +171,7 @@ impl<'a> World<'a> {
             protocols: passt::config::Protocols::default(),
             ndp: ndp::Params { ra: how & 4 != 0, ..ndp::Params::default() },
             guest: GuestAddrs::new(&lease, how & 8 != 0, how & 8 != 0),
+            inward: Inward::Address,
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],
             flows: [16, 1, 3, 64][usize::from(how >> 4 & 3)],
@@ -331,7 +332,9 @@ impl<'a> World<'a> {
         let ends = frames::loopback(&mut self.input);
         let Some(id) = self.t.next_id() else { return };
         let client = self.t.net.adopt(id);
-        self.t.on_spliced(id, client, ends, 8080);
+        let to = ForwardTarget { addr: None, port: 8080 };
+        let far = far(ends.0);
+        self.t.on_spliced(id, client, ends, (far, to));
     }
 
     /// A client in the namespace sends to such a port.
@@ -339,7 +342,9 @@ impl<'a> World<'a> {
         let ends = frames::loopback(&mut self.input);
         let len = frames::length(&mut self.input).min(65_507);
         let listener = ListenerId { sock: SockId(0), v6: !ends.1.addr.is_v4() };
-        self.t.on_spliced_datagram(listener, ends, len, 5353);
+        let to = ForwardTarget { addr: None, port: 5353 };
+        let far = far(ends.0);
+        self.t.on_spliced_datagram(listener, ends, len, (far, to));
     }
 
     /// Datagrams, replies or errors arrive at a flow's socket.
@@ -475,4 +480,9 @@ impl<'a> World<'a> {
         self.t.take_starved();
         assert_eq!(self.t.next_deadline(), None, "timers leaked");
     }
+}
+
+/// Which way a spliced flow of this client goes.
+fn far(client: Endpoint) -> Far {
+    if client.port % 2 == 0 { Far::Guest } else { Far::Host }
 }

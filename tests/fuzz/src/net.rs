@@ -8,8 +8,8 @@ use std::io::IoSlice;
 
 use passt::flow::FlowId;
 use passt::translate::{
-    Bind, Connected, DatagramSockets, HostError, ListenerId, Moved, Peeked, PipeId, Received, Sent,
-    SockId, SpliceSockets, TcpSockets, TcpView,
+    Bind, Connected, DatagramSockets, Far, HostError, ListenerId, Moved, Peeked, PipeId, Received,
+    Sent, SockId, SpliceSockets, TcpSockets, TcpView,
 };
 use passt::wire::Endpoint;
 
@@ -287,8 +287,19 @@ impl TcpSockets for Net {
 }
 
 impl SpliceSockets for Net {
-    fn connect_far(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
-        assert!(to.addr.is_loopback() && to.port != 0, "spliced to {to}");
+    fn open_udp_far(
+        &mut self,
+        id: FlowId,
+        _far: Far,
+        bind: Bind,
+        to: Endpoint,
+    ) -> Result<SockId, HostError> {
+        self.open_udp(id, bind, to)
+    }
+
+    fn connect_far(&mut self, id: FlowId, far: Far, to: Endpoint) -> Result<SockId, HostError> {
+        assert_eq!(to.addr.is_loopback(), far == Far::Host, "spliced to {to}");
+        assert!(to.addr.is_unicast() && to.port != 0, "spliced to {to}");
         if self.roll() > 200 {
             return Err(self.error());
         }
