@@ -13,7 +13,9 @@ use super::options::Action;
 use super::ports::{self, Context, Direction};
 use super::runas::{CliEnv, runas};
 use super::values;
-use crate::config::{Config, DnsServers, Inward, MapAddr, Proto, Protocols, Target, Verbosity};
+use crate::config::{
+    Config, DnsServers, Inward, MapAddr, Mode, Proto, Protocols, Target, Verbosity,
+};
 
 /// Most `-D` addresses of one family; more are dropped, as resolvers do.
 const DNS_MAX: usize = 3;
@@ -302,9 +304,22 @@ impl<'e> Builder<'e> {
 
     fn forward(&mut self) -> Result<(), String> {
         let config = &mut self.config;
-        let context = Context { v4: config.v4, v6: config.v6, ephemeral: self.env.ephemeral };
+        let auto = config.mode == Mode::Pasta;
+        let context = Context { v4: config.v4, v6: config.v6, auto, ephemeral: self.env.ephemeral };
         let Protocols { tcp, udp, .. } = config.protocols;
-        for (action, spec) in &self.forwards {
+        // [PORT-4] What is not mentioned at all follows the other side.
+        let mut forwards = self.forwards.clone();
+        for (action, enabled) in [
+            (Action::TcpIn, tcp),
+            (Action::UdpIn, udp),
+            (Action::TcpOut, tcp),
+            (Action::UdpOut, udp),
+        ] {
+            if auto && enabled && !forwards.iter().any(|(given, _)| *given == action) {
+                forwards.push((action, "auto".to_string()));
+            }
+        }
+        for (action, spec) in &forwards {
             let (short, proto, direction, into) = match action {
                 Action::TcpIn => ("-t", Proto::Tcp, Direction::In, &mut config.tcp_in),
                 Action::UdpIn => ("-u", Proto::Udp, Direction::In, &mut config.udp_in),

@@ -315,18 +315,18 @@ const HOST: &[Opt] = &[
 const FORWARDING: &[Opt] = &[
     Opt::with("tcp-ports", "SPEC")
         .short('t')
-        .does(Action::TcpIn, "Forward TCP ports of the host to the namespace\n[default: none]"),
+        .does(Action::TcpIn, "Forward TCP ports of the host to the namespace\n[default: auto]"),
     Opt::with("udp-ports", "SPEC")
         .short('u')
-        .does(Action::UdpIn, "Forward UDP ports of the host to the namespace\n[default: none]"),
+        .does(Action::UdpIn, "Forward UDP ports of the host to the namespace\n[default: auto]"),
     Opt::with("tcp-ns", "SPEC")
         .short('T')
         .pasta()
-        .does(Action::TcpOut, "Forward TCP ports of the namespace to the host\n[default: none]"),
+        .does(Action::TcpOut, "Forward TCP ports of the namespace to the host\n[default: auto]"),
     Opt::with("udp-ns", "SPEC")
         .short('U')
         .pasta()
-        .does(Action::UdpOut, "Forward UDP ports of the namespace to the host\n[default: none]"),
+        .does(Action::UdpOut, "Forward UDP ports of the namespace to the host\n[default: auto]"),
     Opt::flag("freebind"),
     Opt::flag("no-splice").does(
         Action::NoSplice,

@@ -12,6 +12,7 @@ mod hostview;
 mod lease;
 mod options;
 mod ports;
+mod portset;
 mod resolvconf;
 
 pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView};
@@ -20,4 +21,5 @@ pub use options::{
     Config, DnsServers, Inward, MapAddr, Mode, Offload, Protocols, RunAs, Target, Verbosity,
 };
 pub use ports::{ForwardSpec, PortRule, Proto};
+pub use portset::PortSet;
 pub use resolvconf::ResolvConf;

@@ -40,6 +40,9 @@ pub struct PortRule {
     pub to_first: u16,
     /// Ports that cannot be opened are left out; otherwise the first one is an error.
     pub weak: bool,
+    /// Each port is listened on only while the port it leads to is bound on the other side; one
+    /// that cannot be opened is left out [FWD-19].
+    pub auto: bool,
 }
 
 impl PortRule {
@@ -103,6 +106,9 @@ impl fmt::Display for PortRule {
         if self.weak {
             f.write_str(" (best effort)")?;
         }
+        if self.auto {
+            f.write_str(" (auto-scan)")?;
+        }
         Ok(())
     }
 }
@@ -112,4 +118,11 @@ impl fmt::Display for PortRule {
 pub struct ForwardSpec {
     /// Rules in command line order; empty means `none`.
     pub rules: Vec<PortRule>,
+}
+
+impl ForwardSpec {
+    /// True if ports come and go with those of the other side.
+    pub fn is_auto(&self) -> bool {
+        self.rules.iter().any(|rule| rule.auto)
+    }
 }

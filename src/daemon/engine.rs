@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::auto::Auto;
 use super::stages::StartError;
 use crate::config::Proto;
 use crate::event::{Reactor, Ready, Registrar, Source};
@@ -53,6 +54,8 @@ pub(super) struct Engine {
     pub(super) translator: Translator<TapTx, Net>,
     pub(super) rx: TapRx,
     pub(super) listeners: Listeners,
+    /// Ports that follow the other side.
+    pub(super) auto: Option<Auto>,
     pub(super) reactor: Reactor,
     pub(super) registrar: Registrar,
     pub(super) signals: Signals,
@@ -76,6 +79,8 @@ impl Engine {
         for (index, listener) in self.listeners.iter() {
             add(listener.as_fd(), Source::Listener(index))?;
         }
+        // What is bound already is there when we are ready [FWD-24].
+        self.follow(clock().ms());
         if let Some(waiting) = self.life.waiting.take() {
             let child = waiting.release()?;
             self.registrar.add(child.as_fd(), Source::Child, false).map_err(failed)?;
@@ -129,8 +134,15 @@ impl Engine {
                 self.reactor.again(Source::Listener(index));
             }
         }
+        self.follow(clock().ms());
         self.ask_for_netns();
         Ok(())
+    }
+
+    fn follow(&mut self, now: u64) {
+        if let Some(auto) = &mut self.auto {
+            auto.run(now, &mut self.listeners, &mut self.translator, &self.registrar);
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -139,7 +151,9 @@ impl Engine {
         let timer = timer.map(|at| Duration::from_millis(at.saturating_sub(now)));
         let poll = self.life.netns.as_ref().and_then(NetnsWatch::interval);
         let poll = poll.map(|_| Duration::from_millis(self.ask_at.saturating_sub(now)));
-        timer.into_iter().chain(poll).min()
+        let auto = self.auto.as_ref().map(Auto::at);
+        let auto = auto.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        timer.into_iter().chain(poll).chain(auto).min()
     }
 
     fn on_link(&mut self) {

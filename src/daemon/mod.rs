@@ -3,6 +3,7 @@
 //! `stages.rs` is start-up as a straight line of types; `engine.rs` is the loop that feeds a
 //! [`Translator`](crate::translate::Translator) from link, sockets and clock.
 
+mod auto;
 mod engine;
 mod ports;
 mod stages;

@@ -7,7 +7,7 @@
 //! files may be lower than the number of ports. A quarter of that limit is kept for flows, and
 //! what is left is shared between the options that want it, lowest ports first. What is missing
 //! is told in one line, with the remedy. Only an option of which nothing at all could be opened is
-//! an error.
+//! an error. Ports that follow the other side (`auto.rs`) are opened later.
 
 use crate::config::{Config, ForwardSpec};
 use crate::host::{ListenError, Listeners, Partial, Patience, Side};
@@ -48,7 +48,7 @@ impl Shares {
 
 fn divide(limit: usize, options: [&ForwardSpec; 4]) -> [usize; 4] {
     let ports = |spec: &ForwardSpec, weak: bool| -> usize {
-        spec.rules.iter().filter(|r| r.weak == weak).map(|r| r.count()).sum()
+        spec.rules.iter().filter(|r| !r.auto && r.weak == weak).map(|r| r.count()).sum()
     };
     let named: usize = options.iter().map(|spec| ports(spec, false)).sum();
     let mut room = limit.saturating_sub(limit / FLOW_SHARE).saturating_sub(named + OTHERS);
@@ -81,6 +81,9 @@ pub(super) fn open(
     let mut total = Partial::default();
     for rule in &spec.rules {
         let Ok(id) = table.insert(rule.clone(), side, families) else { break };
+        if rule.auto {
+            continue;
+        }
         if !rule.weak {
             table.open_all(id, patience)?;
             continue;
@@ -91,7 +94,7 @@ pub(super) fn open(
         total.opened += done.opened;
         total.failed = total.failed.or(done.failed);
     }
-    let Some(rule) = spec.rules.iter().find(|r| r.weak) else { return Ok(()) };
+    let Some(rule) = spec.rules.iter().find(|r| r.weak && !r.auto) else { return Ok(()) };
     let (proto, opened) = (rule.proto, total.opened);
     if share < wanted && room == 0 {
         log::warn!(
@@ -122,6 +125,7 @@ mod tests {
             target: None,
             to_first: first,
             weak,
+            auto: false,
         });
         ForwardSpec { rules: rules.collect() }
     }

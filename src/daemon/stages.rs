@@ -13,9 +13,10 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::auto::{self, Auto};
 use super::engine::{Engine, Lifeline, clock};
 use super::ports::{self, Shares};
-use crate::config::{Config, HostView, Inward, Lease, LeaseError, Target};
+use crate::config::{Config, ForwardSpec, HostView, Inward, Lease, LeaseError, Target};
 use crate::event::Reactor;
 use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
@@ -25,7 +26,7 @@ use crate::services::ndp;
 use crate::sys::background::{self, Background, Null};
 use crate::sys::factory::{self, Factory};
 use crate::sys::ids::{self, Ids};
-use crate::sys::netlink::{self, Configured, Snapshot};
+use crate::sys::netlink::{self, Bound, Configured, Snapshot};
 use crate::sys::pidfile::PidFile;
 use crate::sys::signals::{Inherited, Signals};
 use crate::sys::spawn::{self, Program, Waiting};
@@ -189,10 +190,12 @@ impl Resolved {
         self.lease.v4 &= made.configured.v4;
         self.lease.v6 &= made.configured.v6;
         self.listeners.append(made.listeners);
+        let auto = Auto::new(&self.parsed.config, made.bound);
         Ok(Opened {
             parsed: self.parsed,
             lease: self.lease,
             listeners: self.listeners,
+            auto,
             configured: made.configured,
             netns: target,
             watch,
@@ -226,7 +229,8 @@ impl Resolved {
             let share = self.shares.option(n);
             ports::open(&mut listeners, spec, Side::Namespace, families, share, patience)?;
         }
-        Ok(Made { tap, configured, listeners })
+        let bound = if Auto::is_needed(config) { auto::look() } else { None };
+        Ok(Made { tap, configured, listeners, bound })
     }
 }
 
@@ -235,6 +239,8 @@ struct Made {
     tap: Tap,
     configured: Configured,
     listeners: Listeners,
+    /// Tells which ports are bound in there.
+    bound: Option<Bound>,
 }
 
 /// The target namespace, and how it came to us.
@@ -257,6 +263,7 @@ struct Opened {
     parsed: Parsed,
     lease: Lease,
     listeners: Listeners,
+    auto: Option<Auto>,
     configured: Configured,
     tap: Tap,
     netns: Netns,
@@ -281,8 +288,10 @@ impl Opened {
 
     /// True if sockets inside the namespace may be wanted while we run.
     fn needs_factory(&self) -> bool {
-        let Config { inward, tcp_in, udp_in, .. } = &self.parsed.config;
-        *inward != Inward::Link && [tcp_in, udp_in].iter().any(|spec| !spec.rules.is_empty())
+        let Config { inward, tcp_in, udp_in, tcp_out, udp_out, .. } = &self.parsed.config;
+        let forwards = |spec: &ForwardSpec| !spec.rules.is_empty();
+        (*inward != Inward::Link && [tcp_in, udp_in].into_iter().any(forwards))
+            || [tcp_out, udp_out].into_iter().any(ForwardSpec::is_auto)
     }
 }
 
@@ -351,7 +360,7 @@ fn engine(
     signals: Signals,
     factory: Option<Factory>,
 ) -> Result<(Engine, seccomp::Allow), StartError> {
-    let Opened { parsed, lease, listeners, configured, tap, netns, watch } = opened;
+    let Opened { parsed, lease, listeners, auto, configured, tap, netns, watch } = opened;
     let config = parsed.config;
     let reactor =
         Reactor::new(LEFTOVERS).map_err(|e| StartError::Io("cannot create an event set", e))?;
@@ -396,6 +405,7 @@ fn engine(
         translator,
         rx: tap.rx,
         listeners,
+        auto,
         registrar: registrar()?,
         reactor,
         signals,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use super::cmsg::Control;
-use super::net::{bind, family, set_option, socket};
+use super::net::{bind, family, set_option};
 use super::sockaddr::SockAddr;
 use super::splice::prepare_spliced;
 use super::tcp::linger_reset;
@@ -64,12 +64,14 @@ impl Accepted {
     }
 }
 
-/// Opens one port of a rule in the current network namespace, for the enabled families.
+/// Opens one port of a rule, for the enabled families, with a socket that `make` makes for a family
+/// and type.
 pub(super) fn open(
     rule: &PortRule,
     port: u16,
     side: Side,
     (v4, v6): (bool, bool),
+    make: impl FnOnce(i32, i32) -> io::Result<OwnedFd>,
 ) -> io::Result<OwnedFd> {
     // One socket serves both families where both are wanted.
     let dual = rule.listen.is_none() && v4 && v6;
@@ -78,7 +80,7 @@ pub(super) fn open(
         Proto::Tcp => libc::SOCK_STREAM,
         Proto::Udp => libc::SOCK_DGRAM,
     };
-    let fd = socket(family(at), kind, 0)?;
+    let fd = make(family(at), kind)?;
     let raw = fd.as_raw_fd();
     if !at.addr.is_v4() {
         // Explicit either way: the default is a system setting.

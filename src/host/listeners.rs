@@ -15,13 +15,16 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use super::listener::{Listener, Side, open, wildcard};
-use crate::config::{PortRule, Proto};
+use super::net::{Net, socket};
+use crate::config::{PortRule, PortSet, Proto};
+use crate::sys::factory::Kind;
+use crate::translate::SockId;
 
 /// How long a port may still be in use: by the instance before us, whose namespace has just gone
 /// [COMPAT-22].
@@ -122,7 +125,7 @@ impl Listeners {
         let Some(entry) = self.entry(id) else { return Ok(()) };
         for port in entry.rule.first..=entry.rule.last {
             loop {
-                match entry.open(port) {
+                match entry.open(port, here) {
                     Ok(()) => break,
                     Err(e) if e.source.kind() == io::ErrorKind::AddrInUse && patience.left() => {
                         std::thread::sleep(PAUSE);
@@ -142,13 +145,49 @@ impl Listeners {
             if done.opened >= room {
                 break;
             }
-            match entry.open(port) {
+            match entry.open(port, here) {
                 Ok(()) => done.opened = done.opened.saturating_add(1),
                 Err(e) if done.failed.is_none() => done.failed = Some(e),
                 Err(_) => {}
             }
         }
         done
+    }
+
+    /// Opens one port of a rule while running, with a socket from `net`.
+    ///
+    /// # Errors
+    /// It cannot be listened on.
+    pub fn open_port(&mut self, id: RuleId, port: u16, net: &mut Net) -> Result<(), ListenError> {
+        let Some(entry) = self.entry(id) else { return Ok(()) };
+        match entry.side {
+            Side::Host => entry.open(port, here),
+            Side::Namespace => entry.open(port, |family, kind| {
+                net.inside.take(match (family, kind) {
+                    (libc::AF_INET, libc::SOCK_STREAM) => Kind::Tcp4,
+                    (_, libc::SOCK_STREAM) => Kind::Tcp6,
+                    (libc::AF_INET, _) => Kind::Udp4,
+                    _ => Kind::Udp6,
+                })
+            }),
+        }
+    }
+
+    /// Closes one port of a rule; its socket, for what refers to it.
+    pub fn close_port(&mut self, id: RuleId, port: u16) -> Option<SockId> {
+        let fd = self.entry(id)?.place(port)?.take()?;
+        Some(SockId(fd.as_raw_fd()))
+    }
+
+    /// True if this port of a rule is open.
+    pub fn is_open(&self, id: RuleId, port: u16) -> bool {
+        self.get(Self::index(id, port)).is_some()
+    }
+
+    /// The ports that are open on one side.
+    pub fn ports(&self, side: Side, proto: Proto) -> PortSet {
+        let rules = self.rules().filter(|(_, rule, at)| *at == side && rule.proto == proto);
+        rules.flat_map(|(id, ..)| self.open(id).map(|(_, listener)| listener.port)).collect()
     }
 
     /// The socket that an event with this index is about, if it is still open.
@@ -199,13 +238,22 @@ impl Listeners {
     }
 }
 
+/// A socket of the current network namespace.
+fn here(family: i32, kind: i32) -> io::Result<OwnedFd> {
+    socket(family, kind, 0)
+}
+
 impl Entry {
     fn place(&mut self, port: u16) -> Option<&mut Option<OwnedFd>> {
         self.fds.get_mut(usize::from(port.checked_sub(self.rule.first)?))
     }
 
-    fn open(&mut self, port: u16) -> Result<(), ListenError> {
-        let fd = open(&self.rule, port, self.side, self.families)
+    fn open(
+        &mut self,
+        port: u16,
+        make: impl FnOnce(i32, i32) -> io::Result<OwnedFd>,
+    ) -> Result<(), ListenError> {
+        let fd = open(&self.rule, port, self.side, self.families, make)
             .map_err(|source| ListenError::new(&self.rule, self.families.1, port, source))?;
         if let Some(place) = self.place(port) {
             *place = Some(fd);
@@ -256,6 +304,7 @@ mod tests {
             target: None,
             to_first: 80,
             weak: false,
+            auto: false,
         }
     }
 

@@ -82,6 +82,11 @@ impl SpliceUdp {
         Tuple { protocol: mark | proto::UDP, ours: local, guest: peer }
     }
 
+    /// The socket that answers leave through.
+    pub fn listener(&self) -> ListenerId {
+        self.listener
+    }
+
     /// The flow's key in the index.
     pub fn tuple(&self) -> Tuple {
         Self::key(self.far, self.peer, self.local)

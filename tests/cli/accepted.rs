@@ -19,8 +19,10 @@ fn defaults() {
     assert_eq!((c.v4, c.v6, c.mtu, c.our_mac), (true, true, 65520, Mac::DEFAULT_OURS));
     assert_eq!((c.map_gw, c.map_host_loopback4), (true, MapAddr::Default));
     assert_eq!((c.addr4, c.prefix4, c.addr6, c.ifname), (None, None, None, None));
+    // [PORT-4]
     for spec in [c.tcp_in, c.udp_in, c.tcp_out, c.udp_out] {
-        assert_eq!(spec, ForwardSpec::default());
+        assert!(spec.is_auto());
+        assert_eq!(spec.rules.first().map(|r| (r.first, r.last)), Some((1, 32_767)));
     }
     assert!(warnings.is_empty());
 }
@@ -151,7 +153,7 @@ fn help_text() {
     ] {
         assert!(text.contains(option), "{option}");
     }
-    for option in ["--stderr", "--log-file", "--socket", "--vhost-user", "--one-off", "auto"] {
+    for option in ["--stderr", "--log-file", "--socket", "--vhost-user", "--one-off"] {
         assert!(!text.contains(option), "{option}");
     }
     assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{text}");
@@ -332,6 +334,24 @@ fn resolvers() {
     assert_eq!(c.dns_host6, Some("::1".parse().unwrap()));
     let c = config("--dns-host 127.0.0.53 --dns-host ::1 -D none");
     assert_eq!((c.dns_host4, c.dns_host6), (None, None));
+}
+
+// [PORT-4] Each option on its own, and nothing of a protocol that is off.
+#[test]
+fn automatic_forwarding() {
+    let auto = |line: &str| {
+        let c = config(line);
+        [c.tcp_in, c.udp_in, c.tcp_out, c.udp_out].map(|spec| spec.is_auto())
+    };
+    assert_eq!(auto("-t none -U 53"), [false, true, true, false]);
+    assert_eq!(auto("-t 80,auto -u auto"), [true; 4]);
+    assert_eq!(auto("--no-tcp"), [false, true, false, true]);
+    assert_eq!(auto("--no-udp"), [true, false, true, false]);
+    let c = config("--no-tcp --no-udp");
+    assert_eq!(
+        [c.tcp_in, c.udp_in, c.tcp_out, c.udp_out],
+        [(); 4].map(|()| ForwardSpec::default())
+    );
 }
 
 // [SPLICE-3]

@@ -167,7 +167,6 @@ fn forwarding() {
             "invalid port specifier '127.0.0.1/80': \
           listening address not allowed here, in option '-T 127.0.0.1/80'",
         ),
-        ("-U auto", "port specifier 'auto': 'auto' is not supported yet, in option '-U auto'"),
         (
             "-t 80 -t 127.0.0.1/80:81",
             "forwarding rule 'TCP [127.0.0.1]:80  =>  81' \

@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod attach;
+mod auto;
 mod bulk;
 mod config;
 mod crowd;

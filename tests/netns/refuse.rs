@@ -71,7 +71,6 @@ fn bad_values_are_named() {
             ("--runas nosuchuser", "nosuchuser"),
             ("--map-guest-addr 127.0.0.1", "127.0.0.1"),
             ("--dns-host 0.0.0.0", "0.0.0.0"),
-            ("-T auto", "auto"),
             ("-t all:80", "all:80"),
             ("-t 8080 --no-tcp", "8080"),
             ("-u ~x", "~x"),

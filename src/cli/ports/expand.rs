@@ -1,6 +1,6 @@
 //! From a specifier to rules: what its chunks mean together [PORT-2].
 //!
-//! Exclusions count for the whole specifier, wherever they stand. Ranges that are named must open;
+//! Exclusions and `auto` count for the whole specifier, wherever they stand. Ranges that are named must open;
 //! `all`, and what remains where nothing but exclusions is named, is best effort: every port but
 //! those that the kernel itself hands out (listening on them would cost much memory, and take them
 //! from others). Where `all` and ranges are both given, a range counts for its ports and `all` for
@@ -28,11 +28,22 @@ pub(super) fn expand(
             taken.push(*range);
         }
     }
+    let auto = chunks.contains(&Chunk::Auto);
     let mut rules = Vec::new();
     let mut push = |piece: Range, target: Option<IpAddr>, to_first: u16, weak: bool| {
         let (interface, Range { first, last }) = (interface.clone(), piece);
         let listen = addr;
-        rules.push(PortRule { proto, listen, interface, first, last, target, to_first, weak });
+        rules.push(PortRule {
+            proto,
+            listen,
+            interface,
+            first,
+            last,
+            target,
+            to_first,
+            weak,
+            auto,
+        });
     };
     let mut named = Vec::new();
     for chunk in chunks {

@@ -38,6 +38,8 @@ pub(super) struct Context {
     pub(super) v4: bool,
     /// IPv6 is enabled.
     pub(super) v6: bool,
+    /// There is another side to look at.
+    pub(super) auto: bool,
     /// The ports the kernel hands out, inclusive.
     pub(super) ephemeral: Option<(u16, u16)>,
 }
@@ -59,8 +61,8 @@ pub(super) fn add(
             };
         }
     };
-    if chunks.contains(&Chunk::Auto) {
-        return Err(format!("port specifier '{text}': 'auto' is not supported yet"));
+    if chunks.contains(&Chunk::Auto) && !context.auto {
+        return Err(format!("port specifier '{text}': 'auto' is for pasta mode only"));
     }
     let listen = match direction {
         Direction::In => listen,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BOTH: Context = Context { v4: true, v6: true, ephemeral: Some((32768, 60999)) };
+const BOTH: Context = Context { v4: true, v6: true, auto: true, ephemeral: Some((32768, 60999)) };
 
 fn rules(specs: &[&str]) -> Result<Vec<String>, String> {
     let mut into = ForwardSpec::default();
@@ -114,6 +114,8 @@ fn ranges_exclusions_and_targets() {
                 "TCP [*]:81-99  =>  81-99  (best effort)",
             ],
         ),
+        ("8080:80,auto", &["TCP [*]:8080  =>  80  (auto-scan)"]),
+        ("auto,~3-65535", &["TCP [*]:1-2  =>  1-2  (best effort) (auto-scan)"]),
         ("%eth0/80", &["TCP [*]%eth0:80  =>  80"]),
         ("*%eth0/80", &["TCP [*]%eth0:80  =>  80"]),
         ("fe80::2%eth0/80", &["TCP [fe80::2]%eth0:80  =>  80"]),
@@ -172,8 +174,8 @@ fn targets_and_modes_that_cannot_be() {
     }
     let mut into = ForwardSpec::default();
     assert_eq!(
-        add("22,auto", Proto::Tcp, Direction::In, BOTH, &mut into),
-        Err("port specifier '22,auto': 'auto' is not supported yet".to_string())
+        add("22,auto", Proto::Tcp, Direction::In, Context { auto: false, ..BOTH }, &mut into),
+        Err("port specifier '22,auto': 'auto' is for pasta mode only".to_string())
     );
     assert_eq!(
         add("22:192.0.2.1", Proto::Tcp, Direction::Out, BOTH, &mut into),

@@ -21,6 +21,7 @@
 
 mod addrs;
 mod attrs;
+mod bound;
 mod configure;
 mod discover;
 mod links;
@@ -29,6 +30,7 @@ mod routes;
 mod snapshot;
 mod socket;
 
+pub use bound::Bound;
 pub use configure::{ConfigureError, Configured, configure};
 pub use discover::{DiscoverError, discover};
 pub use snapshot::{FamilySnapshot, Snapshot, snapshot};

@@ -1,8 +1,11 @@
-//! A blocking routing socket: dumps, single requests, pipelined batches.
+//! A blocking netlink socket: dumps, single requests, pipelined batches.
 
 use std::io;
 
-use netlink_sys::{Socket as RawSocket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket as RawSocket, SocketAddr,
+    protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG},
+};
 
 use super::message::{self, Message, Received};
 
@@ -20,7 +23,7 @@ const BATCH_BYTES: usize = 32 * 1024;
 /// How often an interrupted dump is repeated before its last result is taken as it is.
 const DUMP_ATTEMPTS: usize = 8;
 
-/// A routing netlink socket. It stays in the network namespace it was opened in.
+/// A netlink socket. It stays in the network namespace it was opened in.
 pub struct Socket {
     raw: RawSocket,
     /// Sequence number of the last request; the first one is 1.
@@ -29,12 +32,21 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the network namespace of the calling thread.
+    /// Opens a routing socket in the network namespace of the calling thread.
     ///
     /// # Errors
     /// Those of `socket(2)` and `bind(2)`.
     pub fn open() -> io::Result<Self> {
-        let mut raw = RawSocket::new(NETLINK_ROUTE)?;
+        Self::open_protocol(NETLINK_ROUTE)
+    }
+
+    /// As [`Socket::open`], for sock_diag(7).
+    pub(super) fn open_diag() -> io::Result<Self> {
+        Self::open_protocol(NETLINK_SOCK_DIAG)
+    }
+
+    fn open_protocol(protocol: isize) -> io::Result<Self> {
+        let mut raw = RawSocket::new(protocol)?;
         raw.bind_auto()?;
         // All three only improve matters: filters that the kernel applies, shorter error
         // messages. Kernels before 4.20 and 4.3 do without.
@@ -59,6 +71,16 @@ impl Socket {
         }
         log::warn!("netlink: the host's configuration keeps changing, using what was read last");
         Ok(self.dump_once(get, reply, body)?.0)
+    }
+
+    /// As `dump`, once: a table that changed meanwhile is taken as it was read.
+    pub(super) fn dump_as_is(
+        &mut self,
+        get: u16,
+        reply: u16,
+        body: &[u8],
+    ) -> io::Result<Vec<Message>> {
+        self.dump_once(get, reply, body).map(|(messages, _)| messages)
     }
 
     /// Sends one request and returns the messages that answer it, without its acknowledgement.

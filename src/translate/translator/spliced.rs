@@ -7,7 +7,7 @@ use crate::forward::{ForwardTarget, spliced_in, spliced_out};
 use crate::translate::splice::Splice;
 use crate::translate::splice_udp::SpliceUdp;
 use crate::translate::{
-    DatagramSockets, Far, FrameOut, ListenerId, SockId, SpliceSockets, TcpSockets,
+    DatagramSockets, Far, FrameOut, ListenerId, SockId, SpliceSockets, TcpSockets, Verdict,
 };
 use crate::wire::Endpoint;
 
@@ -56,6 +56,21 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         match far {
             Far::Host => spliced_out(ends, to.port),
             Far::Guest => spliced_in(self.inward, &self.guest, ends, to),
+        }
+    }
+
+    /// These listening sockets were closed: ends the flows whose answers would leave through them.
+    /// To be called before another socket can get their names.
+    pub fn end_listeners(&mut self, closed: &[SockId]) {
+        if closed.is_empty() {
+            return;
+        }
+        for index in (0u32..).take(self.flows.slots()) {
+            let Some(id) = self.flows.id_at(index) else { continue };
+            if matches!(self.flows.get(id), Some(Flow::SpliceUdp(f)) if closed.contains(&f.listener().sock))
+            {
+                self.settle(id, Verdict::Close);
+            }
         }
     }
 

@@ -484,5 +484,5 @@ impl<'a> World<'a> {
 
 /// Which way a spliced flow of this client goes.
 fn far(client: Endpoint) -> Far {
-    if client.port % 2 == 0 { Far::Guest } else { Far::Host }
+    if client.port.is_multiple_of(2) { Far::Guest } else { Far::Host }
 }
