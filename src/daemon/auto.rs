@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! Twice a second the kernel is asked which ports are bound in either namespace, as far as rules
+//! A bit more than once a second the kernel is asked which ports are bound in either namespace, as far as rules
 //! want to know. A port of a rule is open exactly while the port that it leads to is bound on the
 //! other side. What *we* hold there does not count: otherwise two rules would keep each other alive
 //! for ever [FWD-21]. For UDP, TCP listeners count too: programs such as iperf3 agree over TCP
@@ -21,7 +21,7 @@ use crate::sys::netlink::Bound;
 use crate::translate::{FrameOut, Translator};
 
 /// Milliseconds between two looks.
-const INTERVAL_MS: u64 = 500;
+const INTERVAL_MS: u64 = 900;
 
 /// Eyes in the current network namespace. Without them, which is said, `auto` means nothing.
 pub(super) fn look() -> Option<Bound> {
@@ -102,42 +102,49 @@ impl Auto {
         }
         self.at = now.saturating_add(INTERVAL_MS);
         // Before anything changes: what we hold is what the kernel shows as ours.
-        let bound = [0, 1, 2, 3].map(|n| self.bound(n, listeners));
-        for (follow, bound) in self.follows.iter_mut().zip(bound) {
-            match bound {
-                Ok(Some(bound)) if bound != follow.seen || !follow.failed.is_empty() => {
-                    follow.seen = bound;
-                    follow.apply(listeners, translator, registrar);
-                }
-                Ok(_) => {}
-                Err(e) => log::debug!("cannot tell which ports are bound: {e}"),
+        let wants = |side| self.follows.iter().any(|f| f.wanted && f.side == side);
+        let guest = wants(Side::Host).then(|| foreign(&mut self.guest, Side::Namespace, listeners));
+        let host = wants(Side::Namespace).then(|| foreign(&mut self.host, Side::Host, listeners));
+        for follow in self.follows.iter_mut().filter(|f| f.wanted) {
+            let other = match follow.side {
+                Side::Host => &guest,
+                Side::Namespace => &host,
+            };
+            match other {
+                Some(Ok(sets)) => follow.update(sets, listeners, translator, registrar),
+                Some(Err(e)) => log::debug!("cannot tell which ports are bound: {e}"),
+                None => {}
             }
         }
     }
+}
 
-    /// What the rules of `follows[n]` lead to; `None` if there are none.
-    fn bound(&mut self, n: usize, listeners: &Listeners) -> io::Result<Option<PortSet>> {
-        let Some(&Follow { side, proto, wanted: true, .. }) = self.follows.get(n) else {
-            return Ok(None);
-        };
-        let (other, kernel) = match side {
-            Side::Host => (Side::Namespace, &mut self.guest),
-            Side::Namespace => (Side::Host, &mut self.host),
-        };
-        let mut foreign = |proto| -> io::Result<PortSet> {
-            let mut set = kernel.ports(proto)?;
-            set.subtract(&listeners.ports(other, proto));
-            Ok(set)
-        };
-        let mut set = foreign(proto)?;
-        if proto == Proto::Udp {
-            set.add(&foreign(Proto::Tcp)?);
-        }
-        Ok(Some(set))
-    }
+/// What others have bound on one side, TCP and UDP.
+fn foreign(kernel: &mut Bound, side: Side, listeners: &Listeners) -> io::Result<[PortSet; 2]> {
+    let mut tcp = kernel.ports(Proto::Tcp)?;
+    tcp.subtract(&listeners.ports(side, Proto::Tcp));
+    let mut udp = kernel.ports(Proto::Udp)?;
+    udp.subtract(&listeners.ports(side, Proto::Udp));
+    udp.add(&tcp);
+    Ok([tcp, udp])
 }
 
 impl Follow {
+    /// Takes note of what is bound on the other side.
+    fn update<O: FrameOut>(
+        &mut self,
+        [tcp, udp]: &[PortSet; 2],
+        listeners: &mut Listeners,
+        translator: &mut Translator<O, Net>,
+        registrar: &Registrar,
+    ) {
+        let bound = if self.proto == Proto::Tcp { tcp } else { udp };
+        if *bound != self.seen || !self.failed.is_empty() {
+            self.seen.clone_from(bound);
+            self.apply(listeners, translator, registrar);
+        }
+    }
+
     fn apply<O: FrameOut>(
         &mut self,
         listeners: &mut Listeners,

@@ -9,6 +9,10 @@ use super::socket::Socket;
 use super::{INET, INET6};
 use crate::config::{PortSet, Proto};
 
+/// `TCPDIAG_GETSOCK` of linux/inet_diag.h, request and reply: the older call, which knows TCP only,
+/// but shows both families at once.
+const GET_TCP: u16 = 18;
+
 /// `SOCK_DIAG_BY_FAMILY` of linux/sock_diag.h, request and reply.
 const BY_FAMILY: u16 = 20;
 
@@ -16,8 +20,13 @@ const BY_FAMILY: u16 = 20;
 const LISTEN: u32 = 10;
 const CLOSE: u32 = 7;
 
-/// Length of `struct inet_diag_req_v2`.
+/// Length of `struct inet_diag_req`, and where its states are.
+const TCP_REQUEST: usize = 60;
+const TCP_STATES: usize = 52;
+
+/// Length of `struct inet_diag_req_v2`, and where its states are.
 const REQUEST: usize = 56;
+const STATES: usize = 4;
 
 /// Looks up bound ports.
 pub struct Bound(Socket);
@@ -37,26 +46,36 @@ impl Bound {
     /// # Errors
     /// The kernel's error, or a socket error.
     pub fn ports(&mut self, proto: Proto) -> io::Result<PortSet> {
-        let (number, state) = match proto {
-            Proto::Tcp => (libc::IPPROTO_TCP, LISTEN),
-            Proto::Udp => (libc::IPPROTO_UDP, CLOSE),
-        };
         let mut set = PortSet::default();
-        for family in [INET, INET6] {
-            let mut body = [0; REQUEST];
-            body[0] = family;
-            body[1] = u8::try_from(number).unwrap_or(0);
-            body[4..8].copy_from_slice(&(1u32 << state).to_ne_bytes());
-            for message in self.0.dump_as_is(BY_FAMILY, BY_FAMILY, &body)? {
-                // `struct inet_diag_msg`: family, state, timer, retrans, then the source port.
-                if let Some(&[_, got, _, _, high, low]) = message.body.first_chunk()
-                    && u32::from(got) == state
-                {
-                    set.insert(u16::from_be_bytes([high, low]));
+        match proto {
+            Proto::Tcp => {
+                let mut body = [0; TCP_REQUEST];
+                body[TCP_STATES..TCP_STATES + 4].copy_from_slice(&(1u32 << LISTEN).to_ne_bytes());
+                self.add(GET_TCP, &body, LISTEN, &mut set)?;
+            }
+            Proto::Udp => {
+                for family in [INET, INET6] {
+                    let mut body = [0; REQUEST];
+                    body[0] = family;
+                    body[1] = u8::try_from(libc::IPPROTO_UDP).unwrap_or(0);
+                    body[STATES..STATES + 4].copy_from_slice(&(1u32 << CLOSE).to_ne_bytes());
+                    self.add(BY_FAMILY, &body, CLOSE, &mut set)?;
                 }
             }
         }
         Ok(set)
+    }
+
+    fn add(&mut self, kind: u16, body: &[u8], state: u32, set: &mut PortSet) -> io::Result<()> {
+        for message in self.0.dump_as_is(kind, kind, body)? {
+            // `struct inet_diag_msg`: family, state, timer, retrans, then the source port.
+            if let Some(&[_, got, _, _, high, low]) = message.body.first_chunk()
+                && u32::from(got) == state
+            {
+                set.insert(u16::from_be_bytes([high, low]));
+            }
+        }
+        Ok(())
     }
 }
 
