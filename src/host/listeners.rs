@@ -89,7 +89,68 @@ pub struct Partial {
     pub failed: Option<ListenError>,
 }
 
+/// Two rules would listen on the same port.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("forwarding rule '{0}' conflicts with '{1}'")]
+pub struct Conflict(pub PortRule, pub PortRule);
+
+/// What became of a table that was replaced.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// Rules that are new: their sockets have to be registered.
+    pub added: Vec<RuleId>,
+    /// Sockets that were closed: flows that answer through them have to end.
+    pub closed: Vec<SockId>,
+    /// Ports that could not be opened. The others of the same rule are open.
+    pub failed: Vec<ListenError>,
+}
+
 impl Listeners {
+    /// Puts `rules` in the place of all rules of one side, while running [FWD-18]. A rule that was
+    /// there before keeps its sockets, so no connection is refused meanwhile. Sockets come from
+    /// `net`; rules that follow the other side open nothing here.
+    ///
+    /// # Errors
+    /// Two of the rules conflict, and nothing was changed.
+    pub fn replace(
+        &mut self,
+        side: Side,
+        rules: &[PortRule],
+        families: (bool, bool),
+        net: &mut Net,
+    ) -> Result<Replaced, Conflict> {
+        for (n, rule) in rules.iter().enumerate() {
+            if let Some(other) = rules.iter().take(n).find(|other| other.conflicts(rule)) {
+                return Err(Conflict(rule.clone(), other.clone()));
+            }
+        }
+        let mut done = Replaced::default();
+        let mut kept = Vec::new();
+        for place in &mut self.entries {
+            match place {
+                Some(entry) if entry.side == side => {
+                    if rules.contains(&entry.rule) {
+                        kept.push(entry.rule.clone());
+                    } else {
+                        let open = entry.fds.iter().flatten();
+                        done.closed.extend(open.map(|fd| SockId(fd.as_raw_fd())));
+                        *place = None;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for rule in rules.iter().filter(|rule| !kept.contains(rule)) {
+            let Ok(id) = self.insert(rule.clone(), side, families) else { break };
+            done.added.push(id);
+            let ports = if rule.auto { None } else { Some(rule.first..=rule.last) };
+            for port in ports.into_iter().flatten() {
+                done.failed.extend(self.open_port(id, port, net).err());
+            }
+        }
+        Ok(done)
+    }
+
     /// Adds a rule without opening anything.
     ///
     /// # Errors
@@ -293,6 +354,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
+    use crate::host::Inside;
 
     fn rule(proto: Proto, listen: Option<&str>, first: u16, last: u16) -> PortRule {
         PortRule {
@@ -387,6 +449,42 @@ mod tests {
         TcpListener::bind("127.0.0.1:39821").unwrap();
         let other = rule(Proto::Udp, None, 39823, 39823);
         assert_eq!(table.insert(other, Side::Host, (true, true)).unwrap(), id);
+    }
+
+    // [FWD-18] What is in both tables stays open all the time, what fails takes nothing along, and
+    // a table that contradicts itself changes nothing.
+    #[test]
+    fn tables_are_replaced() {
+        let reactor = crate::event::Reactor::new(1).unwrap();
+        let mut net = Net::new(reactor.registrar().unwrap(), 0, Inside::default());
+        let on = |first, last| rule(Proto::Tcp, Some("127.0.0.1"), first, last);
+        let (mut table, _) = table(on(39830, 39830));
+        let [old, kept] = [on(39830, 39830), on(39831, 39831)];
+        let done = table.replace(Side::Host, &[kept.clone()], (true, true), &mut net).unwrap();
+        assert_eq!((done.added.len(), done.closed.len(), done.failed.len()), (1, 0, 0));
+        let waiting = TcpStream::connect("127.0.0.1:39831").unwrap();
+
+        let _taken = TcpListener::bind("127.0.0.1:39833").unwrap();
+        let rules = [kept.clone(), old, on(39832, 39834)];
+        let done = table.replace(Side::Host, &rules, (true, true), &mut net).unwrap();
+        assert_eq!((done.added.len(), done.closed.len()), (2, 0));
+        assert_eq!(done.failed.iter().map(|e| e.port).collect::<Vec<_>>(), [39833]);
+        let ports = |table: &Listeners| table.ports(Side::Host, Proto::Tcp);
+        let all = [39830, 39831, 39832, 39834].into_iter().collect();
+        assert_eq!(ports(&table), all);
+        let (_, listener) = table.iter().find(|(_, l)| l.port == 39831).unwrap();
+        let accepted = listener.accept().unwrap().unwrap();
+        assert_eq!(accepted.peer.port, waiting.local_addr().unwrap().port());
+
+        let twice = [kept, on(39831, 39840)];
+        let e = table.replace(Side::Host, &twice, (true, true), &mut net).unwrap_err();
+        assert!(e.to_string().contains("conflicts with"), "{e}");
+        assert_eq!(ports(&table), all);
+
+        let done = table.replace(Side::Host, &[], (true, true), &mut net).unwrap();
+        assert_eq!((done.added.len(), done.closed.len()), (0, 4));
+        assert!(ports(&table).is_empty());
+        TcpListener::bind("127.0.0.1:39831").unwrap();
     }
 
     // [UDP-4] The address a datagram was sent to is known, on a dual-stack socket too.

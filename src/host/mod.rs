@@ -18,5 +18,5 @@ mod tcp;
 
 pub use inside::Inside;
 pub use listener::{Accepted, Arrived, Listener, Side};
-pub use listeners::{ListenError, Listeners, Partial, Patience, RuleId};
+pub use listeners::{Conflict, ListenError, Listeners, Partial, Patience, Replaced, RuleId};
 pub use net::Net;
