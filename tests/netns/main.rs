@@ -40,3 +40,4 @@ mod status;
 mod tap;
 mod tcp;
 mod udp;
+mod web;
