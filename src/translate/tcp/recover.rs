@@ -80,13 +80,14 @@ impl Tcp {
         seg: &Segment<'_>,
         io: &mut Io<'_, O, N>,
     ) -> Option<Verdict> {
-        if seg.ack.after(self.tx_next) {
+        let old = seg.ack.before(self.tx_una);
+        if !old && seg.ack.since(self.tx_una) > self.in_flight() {
             // Acknowledges what was never sent (RFC 9293, 3.10.7.4).
             self.events.set(Events::FORCE_ACK);
             io.drop(DropReason::BadSegment);
             return Some(Verdict::Keep);
         }
-        if seg.ack.before(self.tx_una) {
+        if old {
             // Overtaken by a later one, but what it reports still holds.
             if self.has_blocks(seg) {
                 self.on_blocks(seg, io);
