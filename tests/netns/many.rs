@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, descriptor_limit, descriptors, resident};
 use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path};
@@ -131,6 +131,66 @@ fn ten_thousand_stalled_connections_stay_within_memory() {
         assert_eq!(done[0] as usize, n);
         near.ask("close");
         eventually("all is closed", LATER, || descriptors(pid) < 100);
+        assert!(guest.pasta.alive());
+    });
+}
+
+#[test]
+fn nothing_is_left_of_connections_in_quick_succession() {
+    // Over the link and past it, both ways. Set PASST_TESTS_SOAK to the number of seconds.
+    Lab::run(|lab| {
+        const OUTSIDE: u16 = FIRST + 100;
+        let seconds = std::env::var("PASST_TESTS_SOAK").ok().and_then(|s| s.parse().ok());
+        let time = Duration::from_secs(seconds.unwrap_or(5));
+        for ns in [&lab.host(), &lab.remote] {
+            widen(ns);
+        }
+        let ports = |first| format!("{first}-{}", first + PORTS - 1);
+        let options = format!("-t {} -T {} -u none -U none", ports(FIRST), ports(OUTSIDE));
+        let mut guest = lab.guest(&options);
+        widen(&guest.ns);
+        let _servers = [
+            Crowd::echoing(&guest.ns, FIRST, PORTS),
+            Crowd::echoing(&lab.host(), OUTSIDE, PORTS),
+            Crowd::echoing(&lab.remote, FIRST, PORTS),
+        ];
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let to = |addr, first| {
+            let all = (first..first + PORTS).map(|port| at(addr, port).to_string());
+            format!("open 60 60 10000 {}", all.collect::<Vec<_>>().join(" "))
+        };
+        let mut clients = [
+            (Crowd::clients(&lab.host()), to(loopback, FIRST)),
+            (Crowd::clients(&guest.ns), to(loopback, OUTSIDE)),
+            (Crowd::clients(&lab.remote), to(HOST6, FIRST)),
+            (Crowd::clients(&guest.ns), to(REMOTE6, FIRST)),
+        ];
+        let mut run = |time: Duration| {
+            let (start, mut n) = (Instant::now(), 0);
+            while start.elapsed() < time {
+                for (client, open) in &mut clients {
+                    assert_eq!(client.ask(open)[0], 60);
+                    assert_eq!(client.ask("echo")[0], 60);
+                    assert_eq!(client.ask("close")[0], 60);
+                    n += 60;
+                }
+            }
+            n
+        };
+        run(Duration::from_secs(1));
+        let pid = guest.pasta.pid;
+        // Sockets and pipes are kept in stock.
+        let few = 120;
+        eventually("all is closed", LATER, || descriptors(pid) < few);
+        let before = resident(pid);
+        let n = run(time);
+        println!("{n} connections in {time:?}");
+        eventually("all is closed", LATER, || descriptors(pid) < few);
+        let after = resident(pid);
+        // The index of the flows is used here and there, and in the end everywhere.
+        assert!(after < before + (2 << 20), "{after} bytes after {before}");
+        let used = idle_cpu(&guest.pasta);
+        assert!(used < Duration::from_millis(50), "{used:?} in a second with nothing to do");
         assert!(guest.pasta.alive());
     });
 }
