@@ -12,7 +12,7 @@ use std::io::IoSlice;
 
 use passt::config::{Inward, Lease, Protocols};
 use passt::flow::{FlowId, Pool};
-use passt::forward::GuestAddrs;
+use passt::forward::{Destination, GuestAddrs};
 use passt::services::ndp;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{
@@ -128,7 +128,7 @@ impl Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, _to: Endpoint, _tos: u8) -> Result<Connected, HostError> {
+    fn connect(&mut self, id: FlowId, _dst: Destination, _tos: u8) -> Result<Connected, HostError> {
         Ok(Connected::Now(self.open(id)))
     }
 
@@ -210,7 +210,7 @@ impl DatagramSockets for Net {
         Ok(self.open(id))
     }
 
-    fn open_ping(&mut self, id: FlowId, _to: Endpoint) -> Result<SockId, HostError> {
+    fn open_ping(&mut self, id: FlowId, _dst: Destination) -> Result<SockId, HostError> {
         Ok(self.open(id))
     }
 

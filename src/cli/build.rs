@@ -91,6 +91,13 @@ impl<'e> Builder<'e> {
                 IpAddr::V4(a) => config.gateway4 = Some(a),
                 IpAddr::V6(a) => config.gateway6 = Some(a),
             },
+            Action::Outbound => match values::outbound(text()?)? {
+                IpAddr::V4(a) => config.outbound.addr4 = Some(a),
+                IpAddr::V6(a) => config.outbound.addr6 = Some(a),
+            },
+            Action::OutboundIf4 => config.outbound.if4 = Some(values::ifname(text()?)?),
+            Action::OutboundIf6 => config.outbound.if6 = Some(values::ifname(text()?)?),
+            Action::Freebind => config.freebind = true,
             Action::Template => config.template = Some(values::ifname(text()?)?),
             Action::Dns => self.dns(text()?)?,
             Action::DnsForward => match values::dns_forward(text()?)? {

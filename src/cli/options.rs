@@ -54,6 +54,10 @@ pub(super) enum Action {
     DhcpSearch,
     Hostname,
     MapGuestAddr,
+    Outbound,
+    OutboundIf4,
+    OutboundIf6,
+    Freebind,
     NoTcp,
     NoUdp,
     NoIcmp,
@@ -259,9 +263,19 @@ const ADDRESSES: &[Opt] = &[
         Action::OurMac,
         "MAC address of the gateway as seen on the link\n[default: 9a:55:9a:55:9a:55]",
     ),
-    Opt::with("outbound", "ADDR").short('o'),
-    Opt::with("outbound-if4", "NAME"),
-    Opt::with("outbound-if6", "NAME"),
+    Opt::with("outbound", "ADDR").short('o').does(
+        Action::Outbound,
+        "Source address of what leaves the host, once for\n\
+         each of IPv4 and IPv6\n[default: the kernel's choice]",
+    ),
+    Opt::with("outbound-if4", "NAME").does(
+        Action::OutboundIf4,
+        "Host interface by which IPv4 leaves. Without\n\
+         -i addresses and routes are taken from it, too\n\
+         [default: the kernel's choice]",
+    ),
+    Opt::with("outbound-if6", "NAME")
+        .does(Action::OutboundIf6, "Likewise for IPv6 [default: the kernel's choice]"),
 ];
 
 const NAMES: &[Opt] = &[
@@ -327,7 +341,11 @@ const FORWARDING: &[Opt] = &[
         .short('U')
         .pasta()
         .does(Action::UdpOut, "Forward UDP ports of the namespace to the host\n[default: auto]"),
-    Opt::flag("freebind"),
+    Opt::flag("freebind").does(
+        Action::Freebind,
+        "Allow forwarded ports (and --outbound) on addresses\n\
+         that the host does not have yet [default: off]",
+    ),
     Opt::flag("no-splice").does(
         Action::NoSplice,
         "Send what comes from the host's loopback interface\nthrough the link, too [default: off]",

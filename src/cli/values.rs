@@ -50,8 +50,13 @@ pub(super) fn any_base(text: &str) -> Option<u64> {
 
 /// An address, bracketed or not; IPv4-mapped IPv6 is IPv4.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
+    literal(text).map(|addr| addr.to_canonical())
+}
+
+/// An address as it is written, bracketed or not.
+fn literal(text: &str) -> Option<IpAddr> {
     let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    inner.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
+    inner.parse().ok()
 }
 
 /// `-a`: an address that a guest can have, and the prefix length if there is one.
@@ -91,6 +96,25 @@ pub(super) fn netmask(text: &str) -> Result<u8, String> {
 /// `-g`: an address that can be a gateway.
 pub(super) fn gateway(text: &str) -> Result<IpAddr, String> {
     unicast("gateway", text, is_broadcast, "unspecified, loopback or broadcast")
+}
+
+/// `-o`: an address to send from. What a socket for one family cannot have is refused [FWD-3].
+pub(super) fn outbound(text: &str) -> Result<IpAddr, String> {
+    let invalid = |rule: &str| format!("invalid --outbound address '{text}': {rule}");
+    let addr = literal(text).ok_or_else(|| invalid("must be an IPv4 or IPv6 address"))?;
+    match addr {
+        IpAddr::V4(_) if addr.is_unspecified() || is_group(addr) => {
+            Err(invalid("must not be unspecified, broadcast or multicast"))
+        }
+        IpAddr::V6(_) if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() => {
+            Err(invalid("must not be unspecified, loopback or multicast"))
+        }
+        // Mapped, or "compatible" (RFC 4291, 2.5.5).
+        IpAddr::V6(a) if a.to_ipv4().is_some() => {
+            Err(invalid("must not be an IPv4 address in the form of IPv6"))
+        }
+        _ => Ok(addr),
+    }
 }
 
 /// `--dns-forward`: an address whose queries can be intercepted.

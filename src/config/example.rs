@@ -41,6 +41,8 @@ impl Lease {
             dns4: Vec::new(),
             dns6: Vec::new(),
             search: Vec::new(),
+            shared4: true,
+            shared6: true,
             scope6: 0,
         }
     }

@@ -51,6 +51,10 @@ pub struct Lease {
     pub dns6: Vec<Ipv6Addr>,
     /// Search domains to advertise.
     pub search: Vec<String>,
+    /// `addr4` is an address of the host, too.
+    pub shared4: bool,
+    /// `addr6` is an address of the host, too.
+    pub shared6: bool,
     /// Index of the host interface that IPv6 link-local destinations use as scope; 0 if none.
     pub scope6: u32,
 }
@@ -113,6 +117,7 @@ impl Lease {
         notices.local_mode(6, v6 && host6.is_none());
 
         let (addr4, prefix4) = address4(config, host4);
+        let addr6 = config.addr6.or_else(|| host6.map(|h| h.addr.addr));
         let gateway4 = config.gateway4.unwrap_or_else(|| gateway4(host4));
         let gateway6 = config.gateway6.or_else(|| gateway6(host6));
         let map4 = mapping(
@@ -137,7 +142,7 @@ impl Lease {
             addr4,
             prefix4,
             gateway4,
-            addr6: config.addr6.or_else(|| host6.map(|h| h.addr.addr)),
+            addr6,
             gateway6,
             our_ll: our_link_local(gateway6, host6),
             mtu: config.mtu,
@@ -152,6 +157,8 @@ impl Lease {
             dns4: if config.advertise_dns { dns4.servers } else { Vec::new() },
             dns6: if config.advertise_dns { dns6.servers } else { Vec::new() },
             search: if config.advertise_search { host.search.clone() } else { Vec::new() },
+            shared4: host4.is_some_and(|h| h.addr.addr == addr4),
+            shared6: host6.is_some_and(|h| Some(h.addr.addr) == addr6),
             scope6: host6.map_or(0, |h| h.ifindex),
         };
         Ok((lease, notices.0))

@@ -111,6 +111,33 @@ pub enum Offload {
     Udp,
 }
 
+/// Where flows of the guest leave the host [FWD-3].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbound {
+    /// `-o` for IPv4: the source address.
+    pub addr4: Option<Ipv4Addr>,
+    /// `-o` for IPv6.
+    pub addr6: Option<Ipv6Addr>,
+    /// `--outbound-if4`: the interface for IPv4.
+    pub if4: Option<String>,
+    /// `--outbound-if6`: the interface for IPv6.
+    pub if6: Option<String>,
+}
+
+impl Outbound {
+    /// The source address for destinations of a family.
+    #[must_use]
+    pub fn addr(&self, v4: bool) -> Option<IpAddr> {
+        if v4 { self.addr4.map(IpAddr::from) } else { self.addr6.map(IpAddr::from) }
+    }
+
+    /// The interface for destinations of a family.
+    #[must_use]
+    pub fn interface(&self, v4: bool) -> Option<&str> {
+        if v4 { self.if4.as_deref() } else { self.if6.as_deref() }
+    }
+}
+
 /// Default of `--buffer-memory`.
 const BUFFER_MEMORY: usize = 64 << 20;
 
@@ -163,6 +190,10 @@ pub struct Config {
     pub ns_mac: Option<Mac>,
     /// `-i`: template interface.
     pub template: Option<String>,
+    /// `-o`, `--outbound-if4`, `--outbound-if6`.
+    pub outbound: Outbound,
+    /// `--freebind`: sockets may have addresses that are not ours (yet).
+    pub freebind: bool,
     /// `--no-map-gw` was not given.
     pub map_gw: bool,
     /// `--map-host-loopback` for IPv4.
@@ -240,6 +271,8 @@ impl Default for Config {
             our_mac: Mac::DEFAULT_OURS,
             ns_mac: None,
             template: None,
+            outbound: Outbound::default(),
+            freebind: false,
             map_gw: true,
             map_host_loopback4: MapAddr::Default,
             map_host_loopback6: MapAddr::Default,

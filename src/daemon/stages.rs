@@ -20,7 +20,7 @@ use crate::config::{Config, ForwardSpec, HostView, Inward, Lease, LeaseError, Ta
 use crate::event::Reactor;
 use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
-use crate::host::{Inside, ListenError, Listeners, Net, Patience, Side};
+use crate::host::{Inside, ListenError, Listeners, Net, OutboundError, Patience, Side, outbound};
 use crate::link::{Tap, TapError};
 use crate::services::ndp;
 use crate::sys::background::{self, Background, Null};
@@ -59,6 +59,9 @@ pub(super) enum StartError {
     /// The namespace's network.
     #[error(transparent)]
     Configure(#[from] netlink::ConfigureError),
+    /// Where the guest's flows leave.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// A forwarded port.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -124,7 +127,9 @@ impl Parsed {
             log::log!(notice.level, "{}", notice.text);
         }
         let families = (lease.v4, lease.v6);
-        let (mut listeners, shares) = (Listeners::default(), Shares::new(&self.config));
+        outbound::check(&self.config.outbound, families, self.config.freebind)?;
+        let mut listeners = Listeners::new(self.config.freebind);
+        let shares = Shares::new(&self.config);
         let patience = Patience::at_start();
         for (n, spec) in [&self.config.tcp_in, &self.config.udp_in].into_iter().enumerate() {
             let share = shares.option(n);
@@ -366,7 +371,8 @@ fn engine(
         Reactor::new(LEFTOVERS).map_err(|e| StartError::Io("cannot create an event set", e))?;
     let registrar =
         || reactor.registrar().map_err(|e| StartError::Io("cannot share the event set", e));
-    let mut guest = GuestAddrs::new(&lease, config.addr4.is_some(), config.addr6.is_some());
+    let mut guest = GuestAddrs::new(&lease, config.addr4.is_some(), config.addr6.is_some())
+        .with(&configured.addrs);
     if let Some(link_local) = configured.link_local {
         guest.learn(link_local.into());
     }
@@ -395,7 +401,8 @@ fn engine(
         now: clock(),
         lease,
     };
-    let net = Net::new(registrar()?, setup.lease.scope6, Inside::new(factory));
+    let inside = Inside::new(factory);
+    let net = Net::new(registrar()?, setup.lease.scope6, inside, config.outbound, config.freebind);
     let mut translator = Translator::new(setup, tap.tx, net);
     if config.config_net {
         // Otherwise the interface is still down, and nobody is there to be asked.

@@ -6,13 +6,15 @@ use crate::config::Lease;
 use crate::wire::Addr;
 
 /// The guest's addresses: assigned ones, until it turns out to use others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestAddrs {
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
     link_local: Option<Ipv6Addr>,
     fixed4: bool,
     fixed6: bool,
+    /// Others that it has, whether it uses them or not.
+    others: Vec<Addr>,
 }
 
 impl GuestAddrs {
@@ -23,7 +25,13 @@ impl GuestAddrs {
     pub fn new(lease: &Lease, fixed4: bool, fixed6: bool) -> Self {
         let v4 = Some(lease.addr4).filter(|a| lease.v4 && !a.is_unspecified());
         let v6 = lease.addr6.filter(|a| lease.v6 && !a.is_unspecified());
-        Self { v4, v6, link_local: None, fixed4, fixed6 }
+        Self { v4, v6, link_local: None, fixed4, fixed6, others: Vec::new() }
+    }
+
+    /// The same, of a guest that was given these addresses.
+    #[must_use]
+    pub fn with(self, given: &[IpAddr]) -> Self {
+        Self { others: given.iter().copied().map(Addr::from).collect(), ..self }
     }
 
     /// Learns from the source of a packet the guest sent, or of any other address that it is
@@ -60,12 +68,13 @@ impl GuestAddrs {
         }
     }
 
-    /// True if the guest uses this address.
-    pub fn uses(&self, addr: Addr) -> bool {
-        match addr.to_ip() {
+    /// True if the guest takes this address for its own, and so drops what comes from there.
+    pub fn has(&self, addr: Addr) -> bool {
+        let used = match addr.to_ip() {
             IpAddr::V4(a) => self.v4 == Some(a),
             IpAddr::V6(a) => self.v6 == Some(a) || self.link_local == Some(a),
-        }
+        };
+        used || self.others.contains(&addr)
     }
 }
 
@@ -93,7 +102,7 @@ mod tests {
         g.learn(addr("2001:db8::99"));
         assert_eq!(reached(&g, "198.51.100.7").unwrap(), "192.0.2.99");
         assert_eq!(reached(&g, "2001:db8:1::7").unwrap(), "2001:db8::99");
-        assert!(g.uses(addr("192.0.2.99")) && !g.uses(addr("192.0.2.10")));
+        assert!(g.has(addr("192.0.2.99")) && !g.has(addr("192.0.2.10")));
     }
 
     // [ADDR-8] An address given by the user stays; a link-local one is learnt all the same.

@@ -3,14 +3,15 @@
 //! System calls: `socket`, `bind`, `connect`, `setsockopt`, `sendto`, `sendmsg`, `recvfrom`.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use super::cmsg::Control;
 use super::net::{Net, bind, classify, classify_io, connect, family, set_option, socket};
+use super::outbound::bind_freely;
 use crate::flow::FlowId;
+use crate::forward::Destination;
 use crate::translate::{Bind, DatagramSockets, HostError, Received, SockId};
-use crate::wire::{Addr, Endpoint};
+use crate::wire::Endpoint;
 
 /// Longest train that is sent one by one; the kernel's own limit is 64 or 128.
 const TRAIN: usize = 128;
@@ -24,7 +25,8 @@ impl DatagramSockets for Net {
         self.connect_udp(fd, id, at, to)
     }
 
-    fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
+    fn open_ping(&mut self, id: FlowId, dst: Destination) -> Result<SockId, HostError> {
+        let to = dst.to;
         let protocol = if to.addr.is_v4() { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
         let fd = match socket(family(to), libc::SOCK_DGRAM, protocol) {
             Ok(fd) => fd,
@@ -38,7 +40,7 @@ impl DatagramSockets for Net {
                 return Err(classify_io(&e));
             }
         };
-        connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
+        self.connect_via(&fd, dst).map_err(|e| classify_io(&e))?;
         self.adopt_datagram(fd, id)
     }
 
@@ -108,26 +110,24 @@ impl Net {
         to: Endpoint,
     ) -> Result<SockId, HostError> {
         match at {
-            Bind::Port(port) => {
-                let any = unspecified(to);
-                // Privileged or taken: the kernel chooses another one when we connect [UDP-3].
-                let _ = bind(fd.as_fd(), Endpoint::new(any, port), 0);
-            }
-            Bind::Exactly(local) => {
-                // Beside the listening socket, which has the port too.
-                set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)
-                    .and_then(|()| bind(fd.as_fd(), local, self.scope6()))
-                    .map_err(|e| classify_io(&e))?;
-            }
+            Bind::Port(port, via) => self.connect_from(&fd, port, Destination { to, via }),
+            Bind::Exactly(local) => self.connect_exactly(&fd, local, to),
         }
-        connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
+        .map_err(|e| classify_io(&e))?;
         drain(&fd);
         self.adopt_datagram(fd, id)
     }
-}
 
-fn unspecified(to: Endpoint) -> Addr {
-    if to.addr.is_v4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+    /// Beside the listening socket, which has the port, too, and where it may be bound to what is
+    /// not ours [FWD-16].
+    fn connect_exactly(&self, fd: &OwnedFd, local: Endpoint, to: Endpoint) -> io::Result<bool> {
+        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        if self.freebind {
+            bind_freely(fd.as_raw_fd(), local.addr.is_v4())?;
+        }
+        bind(fd.as_fd(), local, self.scope6())?;
+        connect(fd.as_fd(), to, self.scope6())
+    }
 }
 
 /// Throws away what arrived between bind and connect: it may be from anybody [UDP-6].

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use super::cmsg::Control;
 use super::net::{bind, family, set_option};
+use super::outbound;
 use super::sockaddr::SockAddr;
 use super::splice::prepare_spliced;
 use super::tcp::linger_reset;
@@ -71,6 +72,7 @@ pub(super) fn open(
     port: u16,
     side: Side,
     (v4, v6): (bool, bool),
+    freebind: bool,
     make: impl FnOnce(i32, i32) -> io::Result<OwnedFd>,
 ) -> io::Result<OwnedFd> {
     // One socket serves both families where both are wanted.
@@ -89,7 +91,10 @@ pub(super) fn open(
     set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if let Some(name) = &rule.interface {
         // Never without it: who names an interface wants the others kept out [FWD-14].
-        bind_to_device(raw, name.as_bytes())?;
+        outbound::bind_to_device(raw, name)?;
+    }
+    if freebind {
+        outbound::bind_freely(raw, at.addr.is_v4())?;
     }
     if rule.proto == Proto::Udp {
         packet_info(raw, at, dual)?;
@@ -119,15 +124,6 @@ pub(super) fn wildcard(rule: &PortRule, v6: bool) -> IpAddr {
     } else {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     })
-}
-
-fn bind_to_device(fd: i32, name: &[u8]) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(name.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the kernel reads `len` bytes of a live slice.
-    let r = unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_ptr().cast(), len)
-    };
-    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Asks for the local address of each datagram, so that answers leave from it [UDP-4].

@@ -70,6 +70,8 @@ struct Entry {
     side: Side,
     /// IPv4 and IPv6 are enabled.
     families: (bool, bool),
+    /// The address need not be ours.
+    freebind: bool,
     /// The sockets, by port from the first one of the rule.
     fds: Box<[Option<OwnedFd>]>,
 }
@@ -78,6 +80,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Listeners {
     entries: Vec<Option<Entry>>,
+    /// Addresses need not be ours (yet) [FWD-16].
+    freebind: bool,
 }
 
 /// What became of a rule whose ports need not all open.
@@ -106,6 +110,13 @@ pub struct Replaced {
 }
 
 impl Listeners {
+    /// An empty table, whose rules may name addresses that are not ours (yet) if `freebind` is
+    /// set [FWD-16].
+    #[must_use]
+    pub fn new(freebind: bool) -> Self {
+        Self { entries: Vec::new(), freebind }
+    }
+
     /// Puts `rules` in the place of all rules of one side, while running [FWD-18]. A rule that was
     /// there before keeps its sockets, so no connection is refused meanwhile. Sockets come from
     /// `net`; rules that follow the other side open nothing here.
@@ -162,7 +173,7 @@ impl Listeners {
         families: (bool, bool),
     ) -> io::Result<RuleId> {
         let fds = std::iter::repeat_with(|| None).take(rule.count()).collect();
-        let entry = Some(Entry { rule, side, families, fds });
+        let entry = Some(Entry { rule, side, families, freebind: self.freebind, fds });
         let free = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
         let id = u16::try_from(free).map_err(|_| io::ErrorKind::OutOfMemory)?;
         match self.entries.get_mut(free) {
@@ -314,7 +325,7 @@ impl Entry {
         port: u16,
         make: impl FnOnce(i32, i32) -> io::Result<OwnedFd>,
     ) -> Result<(), ListenError> {
-        let fd = open(&self.rule, port, self.side, self.families, make)
+        let fd = open(&self.rule, port, self.side, self.families, self.freebind, make)
             .map_err(|source| ListenError::new(&self.rule, self.families.1, port, source))?;
         if let Some(place) = self.place(port) {
             *place = Some(fd);

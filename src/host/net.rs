@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd
 use super::inside::Inside;
 use super::pipes::Pipes;
 use super::sockaddr::SockAddr;
+use crate::config::Outbound;
 use crate::event::{Registrar, Source};
 use crate::flow::FlowId;
 use crate::translate::{HostError, SockId};
@@ -19,6 +20,10 @@ pub struct Net {
     registrar: Registrar,
     /// Interface index for IPv6 link-local destinations.
     scope6: u32,
+    /// Where flows of the guest leave the host.
+    pub(super) outbound: Outbound,
+    /// Sockets may be bound to addresses that are not ours.
+    pub(super) freebind: bool,
     /// `SO_PEEK_OFF` works for TCP in every family there is [TCP-60].
     pub(super) peek_off: bool,
     /// Where bytes before the offset go when it does not.
@@ -35,7 +40,13 @@ pub struct Net {
 
 impl Net {
     /// Sockets will be registered through `registrar`.
-    pub fn new(registrar: Registrar, scope6: u32, inside: Inside) -> Self {
+    pub fn new(
+        registrar: Registrar,
+        scope6: u32,
+        inside: Inside,
+        outbound: Outbound,
+        freebind: bool,
+    ) -> Self {
         let peek_off = in_every_family(|family| {
             let fd = socket(family, libc::SOCK_STREAM, 0).ok()?;
             Some(set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0).is_ok())
@@ -45,6 +56,8 @@ impl Net {
         Self {
             registrar,
             scope6,
+            outbound,
+            freebind,
             peek_off,
             skip: vec![0; skip].into_boxed_slice(),
             told_about_ping: false,
@@ -198,6 +211,7 @@ pub(super) fn classify(errno: i32) -> HostError {
         libc::EHOSTUNREACH
         | libc::ENETUNREACH
         | libc::ENETDOWN
+        | libc::ENODEV
         | libc::EHOSTDOWN
         | libc::EADDRNOTAVAIL => HostError::Unreachable,
         libc::ETIMEDOUT => HostError::TimedOut,

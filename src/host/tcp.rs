@@ -3,13 +3,13 @@
 //! System calls: `sendmsg`, `recvfrom`, `recvmsg`, `setsockopt`, `getsockopt`, `shutdown`.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 
 use super::info;
-use super::net::{Net, classify, classify_io, connect, family, set_option, socket, take_error};
+use super::net::{Net, classify, classify_io, family, set_option, socket, take_error};
 use crate::flow::FlowId;
+use crate::forward::Destination;
 use crate::translate::{Connected, HostError, Peeked, Sent, SockId, TcpSockets, TcpView};
-use crate::wire::Endpoint;
 
 /// Room to skip bytes in, without `SO_PEEK_OFF`.
 pub(super) const SKIP: usize = 1 << 20;
@@ -18,13 +18,13 @@ pub(super) const SKIP: usize = 1 << 20;
 const SKIPS: usize = 16;
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError> {
-        let fd = socket(family(to), libc::SOCK_STREAM, 0).map_err(|e| classify_io(&e))?;
+    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError> {
+        let fd = socket(family(dst.to), libc::SOCK_STREAM, 0).map_err(|e| classify_io(&e))?;
         prepare(fd.as_raw_fd(), self.peek_off);
         if tos != 0 {
-            mark(fd.as_raw_fd(), to.addr.is_v4(), tos);
+            mark(fd.as_raw_fd(), dst.to.addr.is_v4(), tos);
         }
-        let at_once = connect(fd.as_fd(), to, self.scope6()).map_err(|e| classify_io(&e))?;
+        let at_once = self.connect_via(&fd, dst).map_err(|e| classify_io(&e))?;
         let sock = self.adopt(fd, id)?;
         Ok(if at_once { Connected::Now(sock) } else { Connected::Later(sock) })
     }

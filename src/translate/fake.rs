@@ -11,6 +11,7 @@ use super::{
 };
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
+use crate::forward::{Destination, Via};
 use crate::wire::{Addr, Endpoint, Head, Mac, checksum};
 
 /// The flow under test.
@@ -77,7 +78,7 @@ pub(super) struct Sockets {
     /// UDP sockets opened in the namespace.
     pub(super) udp_inside: Vec<(FlowId, Bind, Endpoint)>,
     /// Ping sockets opened.
-    pub(super) ping: Vec<(FlowId, Endpoint)>,
+    pub(super) ping: Vec<(FlowId, Destination)>,
     /// Opening fails like this.
     pub(super) open_error: Option<HostError>,
     /// Datagrams sent, with segment sizes.
@@ -127,8 +128,8 @@ impl DatagramSockets for Sockets {
         self.open()
     }
 
-    fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
-        self.ping.push((id, to));
+    fn open_ping(&mut self, id: FlowId, dst: Destination) -> Result<SockId, HostError> {
+        self.ping.push((id, dst));
         self.open()
     }
 
@@ -221,4 +222,9 @@ impl Rig {
 /// A guest's network identity.
 pub(super) fn lease() -> Lease {
     Lease::example()
+}
+
+/// The way out of the host to this endpoint.
+pub(super) fn out(to: Endpoint) -> Destination {
+    Destination { to, via: Via::Outside }
 }

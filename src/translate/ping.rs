@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use super::retry::Retry;
 use super::{DatagramSockets, Deadline, FrameOut, Io, Now, Received, SockId, Verdict};
 use crate::flow::{DropReason, FlowId, Tuple};
+use crate::forward::Destination;
 use crate::wire::checksum::Checksum;
 use crate::wire::{Addr, Endpoint, Head, Path, proto};
 
@@ -65,20 +66,20 @@ const _: () = assert!(size_of::<Ping>() <= 192);
 
 impl Ping {
     /// A flow for the guest's first echo request with identifier `guest.port` to `ours`, which
-    /// is `to` on the host. The request itself is passed to [`Ping::on_guest`] afterwards.
+    /// is `dst` on the host. The request itself is passed to [`Ping::on_guest`] afterwards.
     ///
     /// `None` if there can be none; the reason was counted [ICMP-7].
     pub fn from_guest<O, N: DatagramSockets>(
         id: FlowId,
         (ours, guest): (Addr, Endpoint),
-        to: Addr,
+        dst: Destination,
         io: &mut Io<'_, O, N>,
     ) -> Option<Self> {
         if !guest.addr.is_unicast() || ours.is_unspecified() {
             io.drop(DropReason::Martian);
             return None;
         }
-        let Ok(sock) = io.net.open_ping(id, Endpoint::new(to, 0)) else {
+        let Ok(sock) = io.net.open_ping(id, dst) else {
             io.drop(DropReason::NoSocket);
             return None;
         };

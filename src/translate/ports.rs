@@ -4,6 +4,7 @@ use std::io::IoSlice;
 
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
+use crate::forward::{Destination, Via};
 use crate::wire::{Endpoint, Head, Mac};
 
 use super::Now;
@@ -99,8 +100,8 @@ pub enum Moved {
 /// Where a datagram socket is bound before it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bind {
-    /// The address the host chooses; this port, or any other if it cannot be had [UDP-3].
-    Port(u16),
+    /// The address that follows from the way; this port, or any other if it cannot be had [UDP-3].
+    Port(u16, Via),
     /// Exactly here: the peer expects answers from where it sent to [UDP-5].
     Exactly(Endpoint),
 }
@@ -122,7 +123,7 @@ pub struct TcpView {
 pub trait TcpSockets {
     /// Starts a connection of flow `id`, its packets marked with `tos`; events for it will carry
     /// that id.
-    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError>;
+    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError>;
     /// The outcome of a connection in progress, once there is an event.
     fn connect_error(&mut self, s: SockId) -> Option<HostError>;
     /// Sends without blocking.
@@ -165,8 +166,8 @@ pub trait DatagramSockets {
     /// that id.
     fn open_udp(&mut self, id: FlowId, bind: Bind, to: Endpoint) -> Result<SockId, HostError>;
     /// A ping socket (`IPPROTO_ICMP`/`IPPROTO_ICMPV6` datagram) of flow `id`, connected to the
-    /// address of `to`; the kernel chooses its echo identifier [ICMP-2].
-    fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError>;
+    /// address of `dst`; the kernel chooses its echo identifier [ICMP-2].
+    fn open_ping(&mut self, id: FlowId, dst: Destination) -> Result<SockId, HostError>;
     /// Sends one datagram, or with `segment` non-zero a train of datagrams of that size.
     ///
     /// May fail with the error that an *earlier* datagram met, and can be tried again then.

@@ -20,6 +20,7 @@ use super::{
     Verdict,
 };
 use crate::flow::{DropReason, FlowId, Tuple};
+use crate::forward::Via;
 use crate::wire::{Endpoint, proto};
 
 /// Added to the protocol in the index: no packet that we look up has such a number.
@@ -60,14 +61,14 @@ impl SpliceUdp {
         // A socket that is connected to itself would answer itself.
         let bind = match far {
             Far::Host if peer != to => Bind::Exactly(peer),
-            Far::Guest if peer.port != to.port => Bind::Port(peer.port),
-            _ => Bind::Port(0),
+            Far::Guest if peer.port != to.port => Bind::Port(peer.port, Via::Host),
+            _ => Bind::Port(0, Via::Host),
         };
         let sock = io
             .net
             .open_udp_far(id, far, bind, to)
             // Privileged or taken.
-            .or_else(|_| io.net.open_udp_far(id, far, Bind::Port(0), to));
+            .or_else(|_| io.net.open_udp_far(id, far, Bind::Port(0, Via::Host), to));
         let Ok(sock) = sock else {
             io.drop(DropReason::NoSocket);
             return None;

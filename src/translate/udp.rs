@@ -23,6 +23,7 @@ use super::{
 use super::idle::Idle;
 use super::retry::Retry;
 use crate::flow::{DropReason, FlowId, Tuple};
+use crate::forward::Destination;
 use crate::wire::{Endpoint, Head, IcmpError, Mac, Path, Unreachable, proto};
 
 /// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
@@ -54,14 +55,14 @@ pub struct UdpFlow {
 const _: () = assert!(size_of::<UdpFlow>() <= 192);
 
 impl UdpFlow {
-    /// A flow for the guest's first datagram, from `guest` to `ours`, which is `to` on the host
+    /// A flow for the guest's first datagram, from `guest` to `ours`, which is `dst` on the host
     /// [UDP-2, UDP-3]. The datagram itself is passed to [`UdpFlow::on_guest`] afterwards.
     ///
     /// `None` if there can be none; the reason was counted, and the guest told if it helps.
     pub fn from_guest<O: FrameOut, N: DatagramSockets>(
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
-        to: Endpoint,
+        dst: Destination,
         timeouts: Timeouts,
         io: &mut Io<'_, O, N>,
     ) -> Option<Self> {
@@ -74,8 +75,8 @@ impl UdpFlow {
             io.drop(DropReason::Martian);
             return None;
         }
-        let mut flow = Self::new((ours, guest), (to, None), timeouts, io.now);
-        match io.net.open_udp(id, Bind::Port(guest.port), to) {
+        let mut flow = Self::new((ours, guest), (dst.to, None), timeouts, io.now);
+        match io.net.open_udp(id, Bind::Port(guest.port, dst.via), dst.to) {
             Ok(sock) => {
                 flow.sock = sock;
                 Some(flow)

@@ -141,6 +141,10 @@ fn help_text() {
         "--dhcp-dns",
         "-H, --hostname ",
         "--map-guest-addr ",
+        "-o, --outbound ",
+        "--outbound-if4 ",
+        "--outbound-if6 ",
+        "--freebind",
         "--no-tcp",
         "--no-udp",
         "--no-icmp",
@@ -305,6 +309,22 @@ fn interfaces_and_routes() {
     assert_eq!(c.our_mac, Mac([2, 0, 0, 0, 0, 1]));
     assert!(c.config_net);
     assert_eq!(config("-I abcdefghijklmno").ifname.unwrap().len(), 15);
+}
+
+// [CLI table -o --outbound-if4 --outbound-if6 --freebind] [FWD-3] [FWD-16]
+#[test]
+fn outbound() {
+    let c = config("-o 10.0.0.1 -o 10.0.0.2 --outbound [2001:db8::2]");
+    assert_eq!(c.outbound.addr4, Some(Ipv4Addr::new(10, 0, 0, 2)));
+    assert_eq!(c.outbound.addr6, Some("2001:db8::2".parse().unwrap()));
+    assert_eq!(c.outbound.addr(false), Some("2001:db8::2".parse().unwrap()));
+    assert_eq!((c.outbound.interface(true), c.freebind), (None, false));
+    let c = config("--outbound-if4 eth0 --outbound-if4 eth1 --outbound-if6=wan --freebind");
+    assert_eq!(
+        (c.outbound.interface(true), c.outbound.interface(false)),
+        (Some("eth1"), Some("wan"))
+    );
+    assert_eq!((c.outbound.addr(true), c.freebind), (None, true));
 }
 
 #[test]

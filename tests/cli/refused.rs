@@ -123,6 +123,50 @@ fn values() {
             "--dns-host 0.0.0.0",
             "invalid --dns-host address '0.0.0.0': must not be unspecified or broadcast",
         ),
+        ("-o 1.2.3", "invalid --outbound address '1.2.3': must be an IPv4 or IPv6 address"),
+        ("--outbound=", "invalid --outbound address '': must be an IPv4 or IPv6 address"),
+        (
+            "-o 0.0.0.0",
+            "invalid --outbound address '0.0.0.0': must not be unspecified, broadcast or multicast",
+        ),
+        (
+            "-o 255.255.255.255",
+            "invalid --outbound address '255.255.255.255': \
+          must not be unspecified, broadcast or multicast",
+        ),
+        (
+            "-o 224.0.0.1",
+            "invalid --outbound address '224.0.0.1': \
+          must not be unspecified, broadcast or multicast",
+        ),
+        (
+            "-o ::",
+            "invalid --outbound address '::': must not be unspecified, loopback or multicast",
+        ),
+        (
+            "-o ::1",
+            "invalid --outbound address '::1': must not be unspecified, loopback or multicast",
+        ),
+        (
+            "-o ff02::1",
+            "invalid --outbound address 'ff02::1': must not be unspecified, loopback or multicast",
+        ),
+        (
+            "-o ::ffff:10.0.0.1",
+            "invalid --outbound address '::ffff:10.0.0.1': \
+          must not be an IPv4 address in the form of IPv6",
+        ),
+        (
+            "-o ::10.0.0.1",
+            "invalid --outbound address '::10.0.0.1': \
+          must not be an IPv4 address in the form of IPv6",
+        ),
+        ("--outbound-if4=", "invalid interface name '': must be 1 to 15 bytes"),
+        (
+            "--outbound-if6 abcdefghijklmnop",
+            "invalid interface name 'abcdefghijklmnop': must be 1 to 15 bytes",
+        ),
+        ("--outbound-if4 .", "invalid interface name '.': not a name an interface can have"),
         ("--hostname=", "invalid host name '': must be 1 to 253 bytes"),
         ("--no-copy-routes", "option --no-copy-routes needs --config-net"),
         ("--no-copy-addrs", "option --no-copy-addrs needs --config-net"),
@@ -207,19 +251,14 @@ fn not_supported() {
         ("--pcap x", "--pcap 'x'"),
         ("--fd 3", "--fd '3'"),
         ("--chroot-fallback", "--chroot-fallback"),
-        ("--outbound 1.1.1.1", "--outbound '1.1.1.1'"),
-        ("--outbound-if4 x", "--outbound-if4 'x'"),
-        ("--outbound-if6=x", "--outbound-if6 'x'"),
         ("--search x", "--search 'x'"),
         ("--fqdn x", "--fqdn 'x'"),
-        ("--freebind", "--freebind"),
         ("--splice-only", "--splice-only"),
         ("--print-capabilities", "--print-capabilities"),
         ("-l x", "--log-file 'x'"),
         ("-c x", "--conf-path 'x'"),
         ("-p x", "--pcap 'x'"),
         ("-F 3", "--fd '3'"),
-        ("-o1.1.1.1", "--outbound '1.1.1.1'"),
         ("-S x", "--search 'x'"),
     ] {
         let message = format!("option {named} is not supported yet");

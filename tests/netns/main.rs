@@ -5,6 +5,7 @@
 //!
 //! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
+//! * [`sources`], [`outbound`]: the addresses that either side sees; [`restart`]: ports that are free again;
 //! * [`dscp`]: code points of packets;
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
@@ -30,10 +31,13 @@ mod names;
 mod net;
 mod ns;
 mod offload;
+mod outbound;
 mod pasta;
 mod refuse;
 mod relay;
+mod restart;
 mod rootless;
+mod sources;
 mod splice;
 mod splice_in;
 mod status;

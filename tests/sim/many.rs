@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use passt::config::{Inward, Protocols};
 use passt::flow::{CHUNK, DropReason, FlowId, MAX_FLOWS, Pool};
-use passt::forward::GuestAddrs;
+use passt::forward::{Destination, GuestAddrs};
 use passt::services::ndp;
 use passt::translate::tcp::Timeouts;
 use passt::translate::{
@@ -23,7 +23,7 @@ impl DatagramSockets for FakeNet {
     fn open_udp(&mut self, _: FlowId, _: Bind, _: Endpoint) -> Result<SockId, HostError> {
         Err(HostError::Exhausted)
     }
-    fn open_ping(&mut self, _: FlowId, _: Endpoint) -> Result<SockId, HostError> {
+    fn open_ping(&mut self, _: FlowId, _: Destination) -> Result<SockId, HostError> {
         Err(HostError::Exhausted)
     }
     fn send_datagram(&mut self, _: SockId, _: &[u8], _: u16) -> Result<(), HostError> {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use passt::flow::FlowId;
+use passt::forward::Destination;
 use passt::translate::tcp::SocketReady;
 use passt::translate::{Connected, HostError, Peeked, Sent, SockId, TcpSockets, TcpView};
 use passt::wire::Endpoint;
@@ -378,10 +379,10 @@ impl FakeNet {
 }
 
 impl TcpSockets for FakeNet {
-    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError> {
+    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError> {
         let mut sock = Sock::new(Some(id), self.next.clone(), true);
         sock.marks.push(tos);
-        sock.to = Some(to);
+        sock.to = Some(dst.to);
         // The kernel counts its own SYN [TCP-40].
         sock.acked = 1;
         let s = SockId(self.socks.len() as i32);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use passt::config::Lease;
 use passt::flow::{Drops, FlowId, Index, Pool, Table};
+use passt::forward::{Destination, Via};
 use passt::services::{Outcome as Service, Reply, arp, ndp};
 use passt::translate::tcp::{Boards, Opened, Origin, SocketReady, Tcp, Timeouts, answer_stray};
 use passt::translate::{Io, Now, SockId, Verdict};
@@ -183,7 +184,7 @@ impl World {
             match Tcp::from_guest(
                 id,
                 (ours, guest),
-                ours,
+                Destination { to: ours, via: Via::Outside },
                 (&seg, packet.tos),
                 origin,
                 &mut io!(self),

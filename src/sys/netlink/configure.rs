@@ -27,6 +27,8 @@ pub struct Configured {
     pub mac: Mac,
     /// Its link-local address, if the kernel gave it one (only with `--config-net`).
     pub link_local: Option<Ipv6Addr>,
+    /// The addresses it was given (only with `--config-net`).
+    pub addrs: Vec<IpAddr>,
     /// IPv4 is wanted and the namespace supports it [NS-15].
     pub v4: bool,
     /// IPv6, likewise.
@@ -77,12 +79,13 @@ pub fn configure(
     if let Some(mac) = config.ns_mac {
         links::set_mac(socket, ifindex, mac).map_err(step("set the MAC address"))?;
     }
-    let mut setup = Setup { socket, snapshot, lease, config, ifindex, v4: lease.v4, v6: lease.v6 };
+    let (v4, v6, given) = (lease.v4, lease.v6, Vec::new());
+    let mut setup = Setup { socket, snapshot, lease, config, ifindex, given, v4, v6 };
     let link_local = if config.config_net { setup.run()? } else { None };
-    let Setup { v4, v6, .. } = setup;
+    let Setup { given, v4, v6, .. } = setup;
     let link = links::by_name(socket, ifname).map_err(step("find the tap device"))?;
     let mac = link.mac.ok_or_else(|| ConfigureError::NotEthernet(ifname.to_owned()))?;
-    Ok(Configured { ifindex, mac, link_local, v4, v6 })
+    Ok(Configured { ifindex, mac, link_local, addrs: given, v4, v6 })
 }
 
 struct Setup<'a> {
@@ -91,6 +94,8 @@ struct Setup<'a> {
     lease: &'a Lease,
     config: &'a Config,
     ifindex: u32,
+    /// Addresses that were assigned.
+    given: Vec<IpAddr>,
     v4: bool,
     v6: bool,
 }
@@ -168,6 +173,7 @@ impl Setup<'_> {
                 errno => return Err(step("add addresses")(io::Error::from_raw_os_error(errno))),
             }
         }
+        self.given.extend(add.iter().filter_map(Address::parse).map(|a| a.ip));
         Ok(true)
     }
 

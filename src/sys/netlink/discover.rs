@@ -11,16 +11,31 @@ use super::routes::{self, Route};
 use super::{INET, INET6, Socket};
 use crate::config::{Config, HostAddr4, HostAddr6, HostFamily, HostView, ResolvConf};
 
+/// Versions of IP with the option that names an outbound interface.
+const OUTBOUND: [(u8, &str); 2] = [(4, "--outbound-if4"), (6, "--outbound-if6")];
+
 /// Why the host's network could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
-    /// `-i` names an interface that does not exist.
-    #[error("Invalid interface name {name}: {source}")]
+    /// An option names an interface that does not exist.
+    #[error("Invalid interface name {name} in option {option}: {source}")]
     NoSuchInterface {
+        /// The option.
+        option: &'static str,
         /// The name.
         name: String,
         /// The kernel's error.
         source: io::Error,
+    },
+    /// The interface of `--outbound-if4` or `--outbound-if6` is to be the template, too, and cannot.
+    #[error("Interface {name} in option {option} is not usable: it has no IPv{version} address")]
+    Unusable {
+        /// The option.
+        option: &'static str,
+        /// The name.
+        name: String,
+        /// Which family.
+        version: u8,
     },
     /// The kernel refused a dump, or the socket failed.
     #[error("Cannot read {what} of the host: {source}")]
@@ -46,22 +61,37 @@ pub fn discover(
     resolv_conf: &Path,
 ) -> Result<HostView, DiscoverError> {
     let links = links::all(socket).map_err(|source| dump_error("interfaces", source))?;
-    let fixed = match &config.template {
-        Some(name) => Some(
-            links::by_name(socket, name)
-                .map_err(|source| DiscoverError::NoSuchInterface { name: name.clone(), source })?,
-        ),
-        None => None,
+    let mut named = |option, name: Option<&str>| {
+        let find = |name: &str| {
+            links::by_name(socket, name).map_err(|source| {
+                let name = name.to_owned();
+                DiscoverError::NoSuchInterface { option, name, source }
+            })
+        };
+        name.map(find).transpose()
     };
-    let v4 = if config.v4 { family(socket, &links, fixed.as_ref(), INET)? } else { None };
-    let v6 = if config.v6 { family(socket, &links, fixed.as_ref(), INET6)? } else { None };
+    let fixed = named("--interface", config.template.as_deref())?;
+    let [out4, out6] = OUTBOUND.map(|(version, option)| {
+        let wanted = if version == 4 { config.v4 } else { config.v6 };
+        let name = config.outbound.interface(version == 4).filter(|_| wanted);
+        named(option, name)
+    });
+    let (out4, out6) = (out4?, out6?);
+    let template4 = fixed.as_ref().or(out4.as_ref());
+    let template6 = fixed.as_ref().or(out6.as_ref());
+    let v4 = if config.v4 { family(socket, &links, template4, INET)? } else { None };
+    let v6 = if config.v6 { family(socket, &links, template6, INET6)? } else { None };
+    let (v4, v6) = (v4.and_then(Found::v4), v6.and_then(Found::v6));
+    for ((version, option), out, unusable) in
+        [(OUTBOUND[0], out4, v4.is_none()), (OUTBOUND[1], out6, v6.is_none())]
+    {
+        // Who sends by an interface without addresses reaches nobody [W-9].
+        if let Some(Link { name, .. }) = out.filter(|_| unusable && fixed.is_none()) {
+            return Err(DiscoverError::Unusable { option, name, version });
+        }
+    }
     let resolvers = ResolvConf::read(resolv_conf);
-    Ok(HostView {
-        v4: v4.and_then(Found::v4),
-        v6: v6.and_then(Found::v6),
-        resolvers: resolvers.nameservers,
-        search: resolvers.search,
-    })
+    Ok(HostView { v4, v6, resolvers: resolvers.nameservers, search: resolvers.search })
 }
 
 /// The routes of a family's main table, in the kernel's order; through one interface or all.

@@ -9,7 +9,7 @@ use smoltcp::wire as smol;
 
 use super::*;
 use crate::translate::HostError;
-use crate::translate::fake::{ID, Rig, SOCK, addr};
+use crate::translate::fake::{ID, Rig, SOCK, addr, out};
 use crate::wire::ETH_LEN;
 
 const GUEST_ID: u16 = 0x1234;
@@ -21,7 +21,8 @@ fn flow(rig: &mut Rig, v4: bool) -> Ping {
         ("2001:db8::10", "fe80::1", "::1")
     };
     let guest = Endpoint::new(addr(guest), GUEST_ID);
-    Ping::from_guest(ID, (addr(ours), guest), addr(to), &mut rig.io()).unwrap()
+    Ping::from_guest(ID, (addr(ours), guest), out(Endpoint::new(addr(to), 0)), &mut rig.io())
+        .unwrap()
 }
 
 /// An echo message with an identifier of the kernel's and a checksum that no longer fits.
@@ -58,7 +59,7 @@ fn requests() {
 fn flows_and_keys() {
     let mut rig = Rig::new();
     let mut ping = flow(&mut rig, true);
-    assert_eq!(rig.net.ping, [(ID, Endpoint::new(addr("127.0.0.1"), 0))]);
+    assert_eq!(rig.net.ping, [(ID, out(Endpoint::new(addr("127.0.0.1"), 0)))]);
     let key = Ping::key(addr("192.0.2.1"), Endpoint::new(addr("192.0.2.10"), GUEST_ID));
     assert_eq!(ping.tuple(), key);
     assert_eq!((key.protocol, key.ours.port, key.guest.port), (proto::ICMP, 0, GUEST_ID));
@@ -67,7 +68,7 @@ fn flows_and_keys() {
     assert_eq!(rig.net.closed, [SOCK]);
 
     let guest = Endpoint::new(addr("224.0.0.1"), GUEST_ID);
-    let to = addr("127.0.0.1");
+    let to = out(Endpoint::new(addr("127.0.0.1"), 0));
     assert!(Ping::from_guest(ID, (addr("192.0.2.1"), guest), to, &mut rig.io()).is_none());
     // [ICMP-7]
     rig.net.open_error = Some(HostError::Other);

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::Lease;
 use crate::flow::Drops;
+use crate::forward::Destination;
 use crate::translate::fake::{ID, at, lease};
 use crate::translate::tcp::{Boards, Timeouts};
 use crate::translate::{Connected, Now, Peeked, TcpView};
@@ -172,7 +173,7 @@ impl SpliceSockets for Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, _: FlowId, _: Endpoint, _: u8) -> Result<Connected, HostError> {
+    fn connect(&mut self, _: FlowId, _: Destination, _: u8) -> Result<Connected, HostError> {
         unreachable!()
     }
     fn connect_error(&mut self, s: SockId) -> Option<HostError> {

@@ -27,7 +27,7 @@ fn source_in_the_namespace() {
     let mut rig = Rig::new();
     let (ends, to) = ((at("127.0.0.1", 4000), at("127.0.0.1", 9001)), at("192.0.2.10", 9000));
     SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), &mut rig.io()).unwrap();
-    assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(4000), to)]);
+    assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(4000, Via::Host), to)]);
     assert!(rig.net.udp.is_empty());
 }
 
@@ -37,10 +37,10 @@ fn client_with_the_servers_own_address() {
     let mut rig = Rig::new();
     let ends = (at("127.0.0.1", 9000), at("127.0.0.1", 9001));
     SpliceUdp::open(ID, LISTENER, ends, (Far::Host, ends.0), &mut rig.io()).unwrap();
-    assert_eq!(rig.net.udp, [(ID, Bind::Port(0), ends.0)]);
+    assert_eq!(rig.net.udp, [(ID, Bind::Port(0, Via::Host), ends.0)]);
     let to = at("192.0.2.10", 9000);
     SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), &mut rig.io()).unwrap();
-    assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(0), to)]);
+    assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(0, Via::Host), to)]);
 }
 
 // [FWD-7] A port that cannot be had is replaced, and failing altogether is counted.
@@ -50,7 +50,7 @@ fn port_taken() {
     rig.net.open_error = Some(HostError::Other);
     assert!(open(&mut rig, "127.0.0.1", "127.0.0.1").is_none());
     let binds: Vec<_> = rig.net.udp.iter().map(|u| u.1).collect();
-    assert_eq!(binds, [Bind::Exactly(at("127.0.0.1", 4000)), Bind::Port(0)]);
+    assert_eq!(binds, [Bind::Exactly(at("127.0.0.1", 4000)), Bind::Port(0, Via::Host)]);
     assert_eq!(rig.drops(), [(DropReason::NoSocket, 1)]);
 }
 

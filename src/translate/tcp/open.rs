@@ -6,6 +6,7 @@ use super::scoreboard::BoardId;
 use super::{DEFAULT_MSS, Events, MIN_MSS, OUR_SCALE, Tcp};
 use crate::config::Lease;
 use crate::flow::{Backlog, DropReason, FlowId};
+use crate::forward::Destination;
 use crate::translate::{Connected, Deadline, FrameOut, HostError, Io, SockId, TcpSockets, Verdict};
 use crate::wire::{
     Endpoint, IcmpError, SackBlock, Segment, Seq, SynOptions, TcpFlags, TcpOptions, Timestamps,
@@ -47,13 +48,13 @@ pub fn mss_to_offer(lease: &Lease, v4: bool) -> u16 {
 }
 
 impl Tcp {
-    /// The guest's SYN, in a packet marked with `tos`: connects to `to` on the host [TCP-12].
+    /// The guest's SYN, in a packet marked with `tos`: connects to `dst` on the host [TCP-12].
     ///
     /// The caller has checked that both ends can be ends of a connection [TCP-13].
     pub fn from_guest<O: FrameOut, N: TcpSockets>(
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
-        to: Endpoint,
+        dst: Destination,
         (seg, tos): (&Segment<'_>, u8),
         origin: Origin,
         io: &mut Io<'_, O, N>,
@@ -68,10 +69,10 @@ impl Tcp {
         flow.guest_options(&SynOptions::parse(seg.options));
         flow.gwin = u32::from(seg.window);
         flow.events.set(Events::CONNECTING.or(Events::GUEST_HEARD).or(Events::ACTIVE));
-        if to.addr.is_loopback() {
+        if dst.to.addr.is_loopback() {
             flow.events.set(Events::LOCAL);
         }
-        match io.net.connect(id, to, flow.guest_tos) {
+        match io.net.connect(id, dst, flow.guest_tos) {
             Ok(Connected::Now(sock)) => {
                 flow.sock = sock;
                 flow.send_synack(io);

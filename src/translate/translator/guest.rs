@@ -127,14 +127,14 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     }
 
     fn open_udp(&mut self, hash: u64, ours: Endpoint, guest: Endpoint) -> Option<FlowId> {
-        let Some(to) = crate::forward::outbound(&self.lease, proto::UDP, ours) else {
+        let Some(dst) = crate::forward::outbound(&self.lease, proto::UDP, ours) else {
             self.drops.count(DropReason::Martian);
             return None;
         };
         let id = self.next_id()?;
         let (_, mut io) = self.split();
-        let flow = UdpFlow::from_guest(id, (ours, guest), to, Timeouts::default(), &mut io)?;
-        log::debug!("flow {}: UDP {guest} -> {ours} ({to})", id.index);
+        let flow = UdpFlow::from_guest(id, (ours, guest), dst, Timeouts::default(), &mut io)?;
+        log::debug!("flow {}: UDP {guest} -> {ours} ({})", id.index, dst.to);
         self.enter(hash, Flow::Udp(flow));
         Some(id)
     }
@@ -154,15 +154,15 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     fn open_ping(&mut self, hash: u64, ours: Addr, guest: Endpoint) -> Option<FlowId> {
         let protocol = if ours.is_v4() { proto::ICMP } else { proto::ICMPV6 };
-        let Some(to) = crate::forward::outbound(&self.lease, protocol, Endpoint::new(ours, 0))
+        let Some(dst) = crate::forward::outbound(&self.lease, protocol, Endpoint::new(ours, 0))
         else {
             self.drops.count(DropReason::Martian);
             return None;
         };
         let id = self.next_id()?;
         let (_, mut io) = self.split();
-        let flow = Ping::from_guest(id, (ours, guest), to.addr, &mut io)?;
-        log::debug!("flow {}: ping {} -> {ours} ({})", id.index, guest.addr, to.addr);
+        let flow = Ping::from_guest(id, (ours, guest), dst, &mut io)?;
+        log::debug!("flow {}: ping {} -> {ours} ({})", id.index, guest.addr, dst.to.addr);
         self.enter(hash, Flow::Ping(flow));
         Some(id)
     }
@@ -217,18 +217,18 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         if !sane(ours) || !sane(guest) {
             return self.drops.count(DropReason::Martian);
         }
-        let Some(to) = crate::forward::outbound(&self.lease, proto::TCP, ours) else {
+        let Some(dst) = crate::forward::outbound(&self.lease, proto::TCP, ours) else {
             return self.drops.count(DropReason::Martian);
         };
         let Some(id) = self.next_id() else { return };
         let origin = self.origin(hash);
         let (_, mut io) = self.split();
-        match Tcp::from_guest(id, (ours, guest), to, (seg, tos), origin, &mut io) {
+        match Tcp::from_guest(id, (ours, guest), dst, (seg, tos), origin, &mut io) {
             Opened::Flow(flow) => {
-                log::debug!("flow {}: TCP {guest} -> {ours} ({to})", id.index);
+                log::debug!("flow {}: TCP {guest} -> {ours} ({})", id.index, dst.to);
                 self.enter(hash, Flow::Tcp(flow));
             }
-            Opened::Refused => log::debug!("TCP {guest} -> {ours} ({to}): refused"),
+            Opened::Refused => log::debug!("TCP {guest} -> {ours} ({}): refused", dst.to),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::forward::ForwardTarget;
 use crate::translate::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
 use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
-use crate::wire::{Endpoint, proto};
+use crate::wire::{Addr, Endpoint, proto};
 
 /// Time until waiting connections are looked at again, if no flow ends before, milliseconds.
 const STARVED_MS: u64 = 1000;
@@ -15,7 +15,7 @@ const STARVED_MS: u64 = 1000;
 /// Datagrams received per visit.
 const DATAGRAMS: u32 = 32;
 
-/// Where substitute ports go on after the last port.
+/// The first port that may stand for another one.
 const FIRST_SUBSTITUTE: u16 = 1024;
 
 /// Source ports tried for a peer that looks to the guest like another one.
@@ -130,7 +130,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     /// `peer` connected to a port that is forwarded [TCP-19]. The socket is registered under `id`, which [`Translator::next_id`] gave just before.
     pub fn on_connection(&mut self, id: FlowId, sock: SockId, peer: Endpoint, to: ForwardTarget) {
-        let Some((hash, tuple)) = self.inbound(proto::TCP, peer, to, |_| false) else {
+        let Some((hash, tuple)) = self.inbound(proto::TCP, peer, None, to, |_| false) else {
             self.drops.count(DropReason::Martian);
             return self.net.abort(sock);
         };
@@ -145,7 +145,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// [buffer](Translator::buffer); not to be called while the link has no room.
     pub fn on_datagram(&mut self, peer: Endpoint, local: Endpoint, len: usize, to: ForwardTarget) {
         let same = |f: &Flow| matches!(f, Flow::Udp(u) if u.belongs(peer, local));
-        let Some((hash, tuple)) = self.inbound(proto::UDP, peer, to, same) else {
+        let Some((hash, tuple)) = self.inbound(proto::UDP, peer, Some(local.addr), to, same) else {
             return self.drops.count(DropReason::Martian);
         };
         let room = self.out.payload().and_then(|room| room.get_mut(..len));
@@ -174,26 +174,42 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// What the guest sees of a peer: the tuple, free or used by the flow that is the `same`.
     ///
     /// Peers whose addresses cannot be shown to the guest share one of ours; where their ports
-    /// collide too, the later one gets another [FWD-6].
+    /// collide too, the later one gets another [FWD-6]. `sent_to` is where a datagram went.
     fn inbound(
         &self,
         protocol: u8,
         peer: Endpoint,
+        sent_to: Option<Addr>,
         to: ForwardTarget,
         same: impl Fn(&Flow) -> bool,
     ) -> Option<(u64, Tuple)> {
-        let (mut ours, guest) = crate::forward::inbound(&self.lease, &self.guest, peer, to)?;
-        for _ in 0..SUBSTITUTES {
+        let (mut ours, guest) =
+            crate::forward::inbound(&self.lease, &self.guest, peer, sent_to, to)?;
+        for attempt in 0..SUBSTITUTES {
             let tuple = Tuple { protocol, ours, guest };
             let (hash, taken) = self.lookup(&tuple);
             match taken.and_then(|id| self.flows.get(id)) {
                 Some(flow) if !same(flow) => {
-                    ours.port = ours.port.checked_add(1).unwrap_or(FIRST_SUBSTITUTE);
+                    ours.port = match attempt {
+                        0 => self.substitute(protocol, peer, sent_to),
+                        _ => ours.port.checked_add(1).unwrap_or(FIRST_SUBSTITUTE),
+                    }
                 }
                 _ => return Some((hash, tuple)),
             }
         }
         None
+    }
+
+    /// Where to start looking for another port: elsewhere for each peer, so that a thousand of
+    /// them do not try the same ones, and in the same place each time, so that a peer that comes
+    /// again is likely to look the same.
+    fn substitute(&self, protocol: u8, peer: Endpoint, sent_to: Option<Addr>) -> u16 {
+        let guest = Endpoint::new(sent_to.unwrap_or(Addr::UNSPECIFIED), 0);
+        let hash = self.index.hash(&Tuple { protocol, ours: peer, guest });
+        let ports = u64::from(u16::MAX.saturating_sub(FIRST_SUBSTITUTE)).saturating_add(1);
+        let offset = hash.checked_rem(ports).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+        FIRST_SUBSTITUTE.saturating_add(offset)
     }
 
     /// Ends every flow, so that guest and peers are not left waiting.

@@ -8,7 +8,8 @@
 use smoltcp::wire as smol;
 
 use super::*;
-use crate::translate::fake::{GUEST_MAC, ID, Rig, SOCK, at};
+use crate::forward::Via;
+use crate::translate::fake::{GUEST_MAC, ID, Rig, SOCK, at, out};
 
 /// Guest, the party it talks to, and who that is on the host.
 fn ends(v4: bool) -> (Endpoint, Endpoint, Endpoint) {
@@ -21,7 +22,7 @@ fn ends(v4: bool) -> (Endpoint, Endpoint, Endpoint) {
 
 fn outgoing(rig: &mut Rig, v4: bool) -> UdpFlow {
     let (guest, ours, to) = ends(v4);
-    UdpFlow::from_guest(ID, (ours, guest), to, Timeouts::default(), &mut rig.io()).unwrap()
+    UdpFlow::from_guest(ID, (ours, guest), out(to), Timeouts::default(), &mut rig.io()).unwrap()
 }
 
 /// A datagram to the guest: addresses and ports, and its payload. Checksums are verified.
@@ -68,7 +69,8 @@ fn who_may_start_a_flow() {
     ];
     for (guest, ours, good) in cases {
         let mut rig = Rig::new();
-        let flow = UdpFlow::from_guest(ID, (ours, guest), to, Timeouts::default(), &mut rig.io());
+        let flow =
+            UdpFlow::from_guest(ID, (ours, guest), out(to), Timeouts::default(), &mut rig.io());
         assert_eq!(flow.is_some(), good, "{guest} {ours}");
         assert_eq!(rig.net.udp.len(), usize::from(good));
         assert_eq!(rig.drops().len(), usize::from(!good));
@@ -84,7 +86,7 @@ fn who_may_start_a_flow() {
 fn socket_has_the_guests_port() {
     let mut rig = Rig::new();
     let mut flow = outgoing(&mut rig, true);
-    assert_eq!(rig.net.udp, [(ID, Bind::Port(2000), at("127.0.0.1", 5000))]);
+    assert_eq!(rig.net.udp, [(ID, Bind::Port(2000, Via::Outside), at("127.0.0.1", 5000))]);
     assert_eq!(flow.on_guest(b"hello", 0, 64, &mut rig.io()), Verdict::Keep);
     assert_eq!(flow.on_guest(b"", 0, 64, &mut rig.io()), Verdict::Keep);
     assert_eq!(flow.on_guest(&[9; 300], 100, 64, &mut rig.io()), Verdict::Keep);
@@ -328,7 +330,8 @@ fn errors_of_opening() {
     ] {
         let mut rig = Rig::new();
         rig.net.open_error = Some(e);
-        let flow = UdpFlow::from_guest(ID, (ours, guest), to, Timeouts::default(), &mut rig.io());
+        let flow =
+            UdpFlow::from_guest(ID, (ours, guest), out(to), Timeouts::default(), &mut rig.io());
         assert!(flow.is_none());
         assert_eq!((rig.out.frames.len(), rig.drops()), (frames, drops));
     }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use passt::flow::FlowId;
+use passt::forward::Destination;
 use passt::translate::{
     Bind, Connected, DatagramSockets, Far, HostError, ListenerId, Moved, Peeked, PipeId, Received,
     Sent, SockId, SpliceSockets, TcpSockets, TcpView,
@@ -162,7 +163,8 @@ impl Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, to: Endpoint, tos: u8) -> Result<Connected, HostError> {
+    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError> {
+        let to = dst.to;
         assert_eq!(tos & 3, 0, "congestion notification is not ours");
         assert!(to.addr.is_unicast() && to.port != 0, "connection to {to}");
         Ok(match self.roll() {
@@ -388,7 +390,8 @@ impl DatagramSockets for Net {
         if self.roll() > 200 { Err(self.error()) } else { Ok(self.make(id, Kind::Udp, true)) }
     }
 
-    fn open_ping(&mut self, id: FlowId, to: Endpoint) -> Result<SockId, HostError> {
+    fn open_ping(&mut self, id: FlowId, dst: Destination) -> Result<SockId, HostError> {
+        let to = dst.to;
         assert!(!to.addr.is_unspecified(), "connected to {to}");
         if self.roll() > 200 {
             return Err(self.error());
