@@ -21,7 +21,7 @@ impl SockAddr {
         Self { v6: unsafe { mem::zeroed() } }
     }
 
-    /// The kernel's form; `scope` is the interface of an IPv6 link-local address.
+    /// The kernel's form; `scope` is the interface of an IPv6 link-local or multicast address.
     #[expect(clippy::cast_possible_truncation, reason = "address families fit 16 bits")]
     pub(super) fn new(e: Endpoint, scope: u32) -> Self {
         let mut out = Self::empty();
@@ -36,7 +36,7 @@ impl SockAddr {
             }
             None => {
                 out = Self::mapped(e);
-                if e.addr.is_link_local() {
+                if e.addr.v6().is_some_and(needs_scope) {
                     out.v6.sin6_scope_id = scope;
                 }
             }
@@ -108,6 +108,12 @@ impl SockAddr {
     }
 }
 
+/// True for addresses that mean something on one link only (RFC 4291, 2.5.6 and 2.7).
+fn needs_scope(addr: Ipv6Addr) -> bool {
+    let [first, ..] = addr.segments();
+    addr.is_unicast_link_local() || matches!(first & 0xff0f, 0xff01 | 0xff02)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +133,8 @@ mod tests {
         // SAFETY: both are IPv6.
         unsafe {
             assert_eq!(SockAddr::new(e("fe80::1"), 3).v6.sin6_scope_id, 3);
+            assert_eq!(SockAddr::new(e("ff02::fb"), 3).v6.sin6_scope_id, 3);
+            assert_eq!(SockAddr::new(e("ff05::fb"), 3).v6.sin6_scope_id, 0);
             assert_eq!(SockAddr::new(e("2001:db8::1"), 3).v6.sin6_scope_id, 0);
         }
     }

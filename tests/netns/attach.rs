@@ -17,7 +17,7 @@ use crate::ns::Ns;
 use crate::pasta::timed;
 
 /// A process in network and user namespaces of its own, as a container engine would hand to us.
-fn container() -> (Child, i32) {
+pub(crate) fn container() -> (Child, i32) {
     let child = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "sleep", "600"])
         .stdin(Stdio::null())
@@ -32,7 +32,7 @@ fn container() -> (Child, i32) {
 }
 
 /// Started as real root, pasta would become another user, who may not look at our processes.
-fn same_user() -> &'static str {
+pub(crate) fn same_user() -> &'static str {
     if unprivileged() { "" } else { "--runas 0" }
 }
 
