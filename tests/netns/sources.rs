@@ -19,8 +19,8 @@ const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const LO4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LO6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Port 8080 of the guest, for both protocols.
-const FORWARD: &str = "-t 8080 -u 8080 -T none -U none";
+/// Port 8080 of the guest, for both protocols, over the link also for clients on the loopback.
+const FORWARD: &str = "--no-splice -t 8080 -u 8080 -T none -U none";
 
 /// A connection from `ns` that comes from the address `from`.
 #[track_caller]
@@ -166,52 +166,61 @@ fn the_guests_address_elsewhere_is_replaced() {
 fn clients_that_look_alike_get_their_own_answers() {
     // [FWD-6] One address for all, and one source port: each answer reaches who asked, by TCP and by
     // UDP, also if one client asks at several addresses.
-    Lab::run(|lab| {
-        let guest = lab.guest(FORWARD);
-        let host = lab.host();
-        let crowd = (2..=200).map(|n| IpAddr::from([127, 0, 0, n]));
-        let clients: Vec<IpAddr> = [LO4, HOST4].into_iter().chain(crowd).collect();
+    Lab::run(|lab| two_hundred_alike(lab, FORWARD));
+}
 
-        let server = listen(&guest.ns, at(ANY6, 8080));
-        let mut pairs: Vec<(TcpStream, TcpStream)> = vec![];
-        for client in &clients {
-            let near = connect_from(&host, at(*client, 6001), at(LO4, 8080));
-            pairs.push((near, accept(&server)));
-        }
-        for (n, (near, far)) in pairs.iter_mut().enumerate() {
-            near.write_all(format!("{n:3}").as_bytes()).unwrap();
-            let mut got = [0; 3];
-            far.read_exact(&mut got).unwrap();
-            far.write_all(&got).unwrap();
-        }
-        for (n, (near, _)) in pairs.iter_mut().enumerate() {
-            let mut got = [0; 3];
-            near.read_exact(&mut got).unwrap();
-            assert_eq!(got, format!("{n:3}").as_bytes());
-        }
+#[test]
+fn clients_on_the_loopback_get_their_own_answers() {
+    // [FWD-5] [FWD-6] the same past the link
+    Lab::run(|lab| two_hundred_alike(lab, FORWARD.trim_start_matches("--no-splice")));
+}
 
-        let server = udp(&guest.ns, at(ANY6, 8080));
-        let to = [LO4, HOST4].map(|to| at(to, 8080));
-        let sockets: Vec<UdpSocket> = clients.iter().map(|c| udp(&host, at(*c, 6001))).collect();
-        // Twice: the second time by the flow that the first one made.
-        for _ in 0..2 {
-            for (n, socket) in sockets.iter().enumerate() {
-                for to in to {
-                    socket.send_to(format!("{n:3} {to}").as_bytes(), to).unwrap();
-                    let mut got = [0; 100];
-                    let (len, from) = server.recv_from(&mut got).expect("the server receives");
-                    server.send_to(&got[..len], from).unwrap();
-                }
-            }
-            for (n, socket) in sockets.iter().enumerate() {
-                for _ in to {
-                    let mut got = [0; 100];
-                    let (len, from) = socket.recv_from(&mut got).expect("an answer");
-                    assert_eq!(&got[..len], format!("{n:3} {from}").as_bytes());
-                }
+/// Two hundred clients of two hundred addresses and one port ask, and get their answers.
+fn two_hundred_alike(lab: &Lab, options: &str) {
+    let guest = lab.guest(options);
+    let host = lab.host();
+    let crowd = (2..=200).map(|n| IpAddr::from([127, 0, 0, n]));
+    let clients: Vec<IpAddr> = [LO4, HOST4].into_iter().chain(crowd).collect();
+
+    let server = listen(&guest.ns, at(ANY6, 8080));
+    let mut pairs: Vec<(TcpStream, TcpStream)> = vec![];
+    for client in &clients {
+        let near = connect_from(&host, at(*client, 6001), at(LO4, 8080));
+        pairs.push((near, accept(&server)));
+    }
+    for (n, (near, far)) in pairs.iter_mut().enumerate() {
+        near.write_all(format!("{n:3}").as_bytes()).unwrap();
+        let mut got = [0; 3];
+        far.read_exact(&mut got).unwrap();
+        far.write_all(&got).unwrap();
+    }
+    for (n, (near, _)) in pairs.iter_mut().enumerate() {
+        let mut got = [0; 3];
+        near.read_exact(&mut got).unwrap();
+        assert_eq!(got, format!("{n:3}").as_bytes());
+    }
+
+    let server = udp(&guest.ns, at(ANY6, 8080));
+    let to = [LO4, HOST4].map(|to| at(to, 8080));
+    let sockets: Vec<UdpSocket> = clients.iter().map(|c| udp(&host, at(*c, 6001))).collect();
+    // Twice: the second time by the flow that the first one made.
+    for _ in 0..2 {
+        for (n, socket) in sockets.iter().enumerate() {
+            for to in to {
+                socket.send_to(format!("{n:3} {to}").as_bytes(), to).unwrap();
+                let mut got = [0; 100];
+                let (len, from) = server.recv_from(&mut got).expect("the server receives");
+                server.send_to(&got[..len], from).unwrap();
             }
         }
-    });
+        for (n, socket) in sockets.iter().enumerate() {
+            for _ in to {
+                let mut got = [0; 100];
+                let (len, from) = socket.recv_from(&mut got).expect("an answer");
+                assert_eq!(&got[..len], format!("{n:3} {from}").as_bytes());
+            }
+        }
+    }
 }
 
 #[test]
