@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// A port could not be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen on {proto} {addr}{} port {port}: {source}", on(.interface))]
+#[error("cannot listen on {proto} {addr}{} port {port}: {source}{}", on(.interface), rule(.source))]
 pub struct ListenError {
     /// Protocol.
     pub proto: Proto,
@@ -51,6 +51,19 @@ pub struct ListenError {
 
 fn on(interface: &Option<String>) -> String {
     interface.as_ref().map(|name| format!("%{name}")).unwrap_or_default()
+}
+
+/// The rule behind the kernel's reason, where it does not say it all.
+fn rule(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EACCES) => {
+            " (low ports need CAP_NET_BIND_SERVICE or sysctl net.ipv4.ip_unprivileged_port_start)"
+        }
+        Some(libc::EADDRNOTAVAIL) => " (the address must be the host's, or see --freebind)",
+        // Before Linux 5.7.
+        Some(libc::EPERM) => " (binding to an interface needs Linux 5.7)",
+        _ => "",
+    }
 }
 
 impl ListenError {

@@ -205,7 +205,10 @@ fn operands() {
 fn forwarding() {
     for (options, message) in [
         ("-t 0", "invalid port specifier '0': cannot map from port 0, in option '-t 0'"),
-        ("-u 65536", "invalid port specifier '65536', in option '-u 65536'"),
+        (
+            "-u 65536",
+            "invalid port specifier '65536': a port must be 1 to 65535, in option '-u 65536'",
+        ),
         (
             "-T 127.0.0.1/80",
             "invalid port specifier '127.0.0.1/80': \

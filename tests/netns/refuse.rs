@@ -148,6 +148,51 @@ fn busy_port_is_named() {
 }
 
 #[test]
+fn ports_that_cannot_be_had_are_named() {
+    // [CLI-8] [FWD-15] [PORT-3] [PORT-6]: who asks for them by number gets all or none
+    Lab::run(|lab| {
+        let _tcp = std::net::TcpListener::bind("[::]:7171").unwrap();
+        let _udp = std::net::UdpSocket::bind("127.0.0.1:7172").unwrap();
+        let pid = lab.dir().join("refused.pid");
+        for (options, message) in [
+            ("-t 7171", "cannot listen on TCP :: port 7171: Address already in use (os error 98)"),
+            (
+                "-4 -t 7170-7172",
+                "cannot listen on TCP 0.0.0.0 port 7171: Address already in use (os error 98)",
+            ),
+            ("-u 7172", "cannot listen on UDP :: port 7172: Address already in use (os error 98)"),
+            (
+                "-u 127.0.0.1/7172",
+                "cannot listen on UDP 127.0.0.1 port 7172: Address already in use (os error 98)",
+            ),
+            (
+                "-t 10.1.2.3/80",
+                "cannot listen on TCP 10.1.2.3 port 80: Cannot assign requested address \
+                 (os error 99) (the address must be the host's, or see --freebind)",
+            ),
+            (
+                "-u [2001:db8:1::3]/80",
+                "cannot listen on UDP 2001:db8:1::3 port 80: Cannot assign requested address \
+                 (os error 99) (the address must be the host's, or see --freebind)",
+            ),
+            (
+                "-u %nosuch0/80",
+                "cannot listen on UDP ::%nosuch0 port 80: No such device (os error 19)",
+            ),
+            (
+                "-t 127.0.0.1%nosuch0/80",
+                "cannot listen on TCP 127.0.0.1%nosuch0 port 80: No such device (os error 19)",
+            ),
+        ] {
+            let line = format!("-q --config-net {options} --pid {} -- true", pid.display());
+            let out = refuses(lab, &line, message);
+            let said = lines(&out);
+            assert!(said.len() == 1 && said[0].ends_with(message), "{options}: {said:?}");
+        }
+    });
+}
+
+#[test]
 fn missing_tun_device_is_named() {
     // [NS-9]
     Lab::run(|lab| {

@@ -188,6 +188,34 @@ fn ends_with_its_namespace() {
     });
 }
 
+#[test]
+fn low_ports_need_the_right_to_them() {
+    // [PORT-5] [FWD-15] [CLI-8]: by number it is an error, of all ports they are left out
+    run(|| {
+        let low = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+        if low.trim() != "1024" {
+            eprintln!("SKIPPED: the machine forbids no ports");
+            assert!(!nix::unistd::geteuid().is_root(), "{low}");
+            return;
+        }
+        for (options, named) in
+            [("-t 81", "TCP :: port 81"), ("-u 127.0.0.1/81", "UDP 127.0.0.1 port 81")]
+        {
+            let line = format!("{options} -T none -U none -- true");
+            let out = output_within(&mut pasta(&line), SOON);
+            assert_eq!(out.status.code(), Some(1), "{out:?}");
+            let message = format!(
+                "cannot listen on {named}: Permission denied (os error 13) (low ports need \
+                 CAP_NET_BIND_SERVICE or sysctl net.ipv4.ip_unprivileged_port_start)"
+            );
+            assert!(out.stderr.trim_end().ends_with(&message), "{out:?}");
+        }
+        let out = output_within(&mut pasta("-t ~1000-1000,~1100-65535 -- true"), SOON);
+        assert!(out.stderr.contains("TCP: 76 of 1098 ports are forwarded"), "{out:?}");
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+    });
+}
+
 fn get(port: u16) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;

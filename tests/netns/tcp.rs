@@ -116,7 +116,7 @@ fn forwarded_exclusions_targets_and_interfaces() {
 
 #[test]
 fn all_ports_but_those_in_use() {
-    // [PORT-2] [FWD-15] As many as there are descriptors for; a taken one is left out.
+    // [PORT-2] [PORT-6] [FWD-15] As many as there are descriptors for; a taken one is left out.
     Lab::run(|lab| {
         let _taken = listen(&lab.host(), at(ANY6, 1));
         let guest = lab.guest("-t all -u none -T none -U none");

@@ -96,7 +96,7 @@ fn listen(text: &str) -> Option<Result<Listen, String>> {
     Some(interface.map(|interface| Listen { addr, interface }))
 }
 
-fn chunk(text: &str) -> Option<Chunk> {
+pub(super) fn chunk(text: &str) -> Option<Chunk> {
     if let Some(excluded) = text.strip_prefix('~') {
         return range(excluded).map(Chunk::Except);
     }
@@ -131,7 +131,7 @@ fn target(text: &str) -> Option<(Option<IpAddr>, Option<Range>)> {
     }
 }
 
-fn range(text: &str) -> Option<Range> {
+pub(super) fn range(text: &str) -> Option<Range> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let port = |text| values::decimal(text).and_then(|n| u16::try_from(n).ok());
     let (first, last) = (port(first)?, port(last)?);

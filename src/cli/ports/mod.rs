@@ -1,9 +1,10 @@
 //! The port specifiers of `-t`, `-u`, `-T` and `-U`, from text to rules [CLI-6].
 //!
-//! `grammar.rs` reads a specifier, `expand.rs` works out which ports it means, and this module
-//! checks the outcome against the address families and against earlier rules.
+//! `grammar.rs` reads a specifier, `fault.rs` says why it cannot be read, `expand.rs` works out which
+//! ports it means, and this module checks the outcome against the address families and against earlier rules.
 
 mod expand;
+mod fault;
 mod grammar;
 #[cfg(test)]
 mod tests;
@@ -106,7 +107,9 @@ pub(super) fn check_limits(table: [&ForwardSpec; 2]) -> Result<(), String> {
 
 fn fault(fault: Fault<'_>) -> String {
     match fault {
-        Fault::Syntax(part) => format!("invalid port specifier '{part}'"),
+        Fault::Syntax(part) => {
+            format!("invalid port specifier '{part}': {}", fault::broken_rule(part))
+        }
         Fault::Interface(message) => message,
     }
 }

@@ -45,34 +45,45 @@ fn accepted() {
 // [PORT-3]
 #[test]
 fn invalid() {
-    for (spec, quoted) in [
-        ("", ""),
-        ("192.0.2.10/", ""),
-        ("22-", "22-"),
-        ("127.0.0.1/22-", "22-"),
-        ("2280x", "2280x"),
-        ("2280,", "2280,"),
-        (",2280", ",2280"),
-        ("22:22:22", "22:22:22"),
-        ("none,22", "none,22"),
-        ("22,none", "22,none"),
-        ("127.0.0.1/none", "none"),
-        ("5-3", "5-3"),
-        ("65536", "65536"),
-        ("22:65536", "22:65536"),
-        ("22-23:65535-65536", "22-23:65535-65536"),
-        ("[*]/2280", "[*]/2280"),
-        ("%/22", "%/22"),
-        ("22:23-24", "22:23-24"),
-        ("22-23:65535", "22-23:65535"),
-        ("10001,192.0.2.2/10002", "10001,192.0.2.2/10002"),
-        ("8080/tcp", "8080/tcp"),
-        ("22:", "22:"),
-        ("-22", "-22"),
-        ("~", "~"),
-        ("all:80", "all:80"),
+    let number = "a port must be a decimal number, a range two of them with '-' between";
+    let (most, order) = ("a port must be 1 to 65535", "a range must begin with its lowest port");
+    let same = "ranges must have the same length";
+    let target = "a target must be PORTS, ADDRESS or ADDRESS/PORTS";
+    let form = "must be [ADDRESS][%INTERFACE]/PORTS, with one address for all ports";
+    let (empty, alone) = ("a part between commas is empty", "'none' must stand alone");
+    for (spec, quoted, rule) in [
+        ("", "", "no ports are named"),
+        ("192.0.2.10/", "", "no ports are named"),
+        ("22-", "22-", number),
+        ("127.0.0.1/22-", "22-", number),
+        ("2280x", "2280x", number),
+        ("2280,", "2280,", empty),
+        (",2280", ",2280", empty),
+        ("22:22:22", "22:22:22", target),
+        ("none,22", "none,22", alone),
+        ("22,none", "22,none", alone),
+        ("127.0.0.1/none", "none", alone),
+        ("5-3", "5-3", order),
+        ("65536", "65536", most),
+        ("22:65536", "22:65536", most),
+        ("22-23:65535-65536", "22-23:65535-65536", most),
+        ("[*]/2280", "[*]/2280", form),
+        ("%/22", "%/22", form),
+        ("22:23-24", "22:23-24", same),
+        ("22-23:65535", "22-23:65535", same),
+        ("0.0.0.0/22-23:192.0.2.2/65535", "22-23:192.0.2.2/65535", same),
+        ("0.0.0.0/22:nowhere/22", "22:nowhere/22", target),
+        ("10001,192.0.2.2/10002", "10001,192.0.2.2/10002", form),
+        ("8080/tcp", "8080/tcp", form),
+        ("22:", "22:", number),
+        ("-22", "-22", number),
+        ("~", "~", number),
+        ("~9-8", "~9-8", order),
+        ("99999999999999999999999", "99999999999999999999999", number),
+        ("all:80", "all:80", "'all' can have another address, but no other ports"),
+        ("auto:80", "auto:80", "'auto' can have no target"),
     ] {
-        assert_eq!(rules(&[spec]), Err(format!("invalid port specifier '{quoted}'")));
+        assert_eq!(rules(&[spec]), Err(format!("invalid port specifier '{quoted}': {rule}")));
     }
     for (spec, text) in [
         ("0", "invalid port specifier '0': cannot map from port 0"),
@@ -187,7 +198,7 @@ fn targets_and_modes_that_cannot_be() {
     assert_eq!(quoted(&into.rules[0]), "TCP [0.0.0.0]:22  =>  192.0.2.1:22");
 }
 
-// [FWD-12] [PORT-3] Overlaps quote both rules; separate addresses are no overlap.
+// [FWD-12] [PORT-3] [PORT-7] Overlaps quote both rules; separate addresses are no overlap.
 #[test]
 fn conflicts() {
     for (specs, a, b) in [
