@@ -39,6 +39,8 @@ mod dscp;
 mod fuzz;
 #[path = "sim/handshake.rs"]
 mod handshake;
+#[path = "sim/inbound.rs"]
+mod inbound;
 #[path = "sim/ingress.rs"]
 mod ingress;
 #[path = "sim/loss.rs"]
