@@ -165,6 +165,11 @@ impl Follow {
                 }
             }
         }
+        for (id, port) in &close {
+            if let Some(listener) = listeners.get(Listeners::index(*id, *port)) {
+                translator.net.listens_no_more(&listener);
+            }
+        }
         let closed: Vec<_> =
             close.into_iter().filter_map(|(id, port)| listeners.close_port(id, port)).collect();
         // Before another socket gets the number of one that was closed.
@@ -190,6 +195,7 @@ impl Follow {
         let index = Listeners::index(id, port);
         if let Some(listener) = listeners.get(index) {
             registrar.add(listener.as_fd(), Source::Listener(index), false)?;
+            net.listens(&listener);
         }
         log::debug!("{} port {port} follows the other side: open", self.proto);
         Ok(())

@@ -78,6 +78,7 @@ impl Engine {
         }
         for (index, listener) in self.listeners.iter() {
             add(listener.as_fd(), Source::Listener(index))?;
+            self.translator.net.listens(&listener);
         }
         // What is bound already is there when we are ready [FWD-24].
         self.follow(clock().ms());

@@ -10,7 +10,7 @@ use super::net::{Net, bind, classify, classify_io, connect, family, set_option, 
 use super::outbound::bind_freely;
 use crate::flow::FlowId;
 use crate::forward::Destination;
-use crate::translate::{Bind, DatagramSockets, HostError, Received, SockId};
+use crate::translate::{Bind, DatagramSockets, Far, HostError, Received, SockId};
 use crate::wire::Endpoint;
 
 /// Longest train that is sent one by one; the kernel's own limit is 64 or 128.
@@ -22,7 +22,7 @@ const UDP_SEGMENT: i32 = 103;
 impl DatagramSockets for Net {
     fn open_udp(&mut self, id: FlowId, at: Bind, to: Endpoint) -> Result<SockId, HostError> {
         let fd = socket(family(to), libc::SOCK_DGRAM, 0).map_err(|e| classify_io(&e))?;
-        self.connect_udp(fd, id, at, to)
+        self.connect_udp(fd, id, (Far::Host, at), to)
     }
 
     fn open_ping(&mut self, id: FlowId, dst: Destination) -> Result<SockId, HostError> {
@@ -96,26 +96,31 @@ impl DatagramSockets for Net {
     }
 
     fn close_datagram(&mut self, s: SockId) {
+        self.ports.remove_flow(s.0);
         self.close_socket(s);
     }
 }
 
 impl Net {
-    /// Makes a new UDP socket that of flow `id`.
+    /// Makes a new UDP socket of the host, or of the guest's namespace, that of flow `id`.
     pub(super) fn connect_udp(
         &mut self,
         fd: OwnedFd,
         id: FlowId,
-        at: Bind,
+        (place, at): (Far, Bind),
         to: Endpoint,
     ) -> Result<SockId, HostError> {
-        match at {
-            Bind::Port(port, via) => self.connect_from(&fd, port, Destination { to, via }),
-            Bind::Exactly(local) => self.connect_exactly(&fd, local, to),
-        }
-        .map_err(|e| classify_io(&e))?;
+        let has_port = match at {
+            Bind::Port(port, via) => self.connect_from(&fd, (place, port), Destination { to, via }),
+            Bind::Exactly(local) => self.connect_exactly(&fd, local, to).map(|_| None),
+        };
+        let has_port = has_port.map_err(|e| classify_io(&e))?;
         drain(&fd);
-        self.adopt_datagram(fd, id)
+        let sock = self.adopt_datagram(fd, id)?;
+        if let Some(port) = has_port {
+            self.ports.add_flow(sock.0, port, to.addr.is_v4());
+        }
+        Ok(sock)
     }
 
     /// Beside the listening socket, which has the port, too, and where it may be bound to what is

@@ -149,6 +149,11 @@ impl<'a> Listener<'a> {
         Self { fd, rule, side, port, v6: wildcard(rule, v6).is_ipv6() }
     }
 
+    /// Whether it is there for IPv4 and for IPv6.
+    pub(super) fn families(&self) -> (bool, bool) {
+        (!self.v6 || self.rule.listen.is_none(), self.v6)
+    }
+
     /// Its name, for as long as it is open.
     pub fn id(&self) -> ListenerId {
         ListenerId { sock: SockId(self.fd.as_raw_fd()), v6: self.v6 }

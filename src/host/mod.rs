@@ -13,6 +13,7 @@ mod listeners;
 mod net;
 pub mod outbound;
 mod pipes;
+mod ports;
 mod sockaddr;
 mod splice;
 mod tcp;

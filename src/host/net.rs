@@ -6,9 +6,11 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
 use super::inside::Inside;
+use super::listener::{Listener, Side};
 use super::pipes::Pipes;
+use super::ports::Ports;
 use super::sockaddr::SockAddr;
-use crate::config::Outbound;
+use crate::config::{Outbound, Proto};
 use crate::event::{Registrar, Source};
 use crate::flow::FlowId;
 use crate::translate::{HostError, SockId};
@@ -24,6 +26,8 @@ pub struct Net {
     pub(super) outbound: Outbound,
     /// Sockets may be bound to addresses that are not ours.
     pub(super) freebind: bool,
+    /// UDP ports of the host that the guest's flows may share.
+    pub(super) ports: Ports,
     /// `SO_PEEK_OFF` works for TCP in every family there is [TCP-60].
     pub(super) peek_off: bool,
     /// Where bytes before the offset go when it does not.
@@ -58,6 +62,7 @@ impl Net {
             scope6,
             outbound,
             freebind,
+            ports: Ports::new(),
             peek_off,
             skip: vec![0; skip].into_boxed_slice(),
             told_about_ping: false,
@@ -70,6 +75,21 @@ impl Net {
     /// Sockets open now.
     pub fn open_sockets(&self) -> usize {
         self.open
+    }
+
+    /// A listening socket was opened: datagrams that the guest sends from the port it leads to may
+    /// leave from there [UDP-3].
+    pub fn listens(&mut self, listener: &Listener<'_>) {
+        for v4 in shared(listener) {
+            self.ports.add(listener.port, v4);
+        }
+    }
+
+    /// It is about to be closed.
+    pub fn listens_no_more(&mut self, listener: &Listener<'_>) {
+        for v4 in shared(listener) {
+            self.ports.remove(listener.port, v4);
+        }
     }
 
     /// Takes over a connected TCP socket, for flow `id`.
@@ -135,6 +155,14 @@ impl Drop for Net {
     fn drop(&mut self) {
         debug_assert!(self.open == 0 || std::thread::panicking(), "{} sockets leaked", self.open);
     }
+}
+
+/// The families in which a listener's port stands for the same port of the guest.
+fn shared(listener: &Listener<'_>) -> impl Iterator<Item = bool> {
+    let same = listener.to_port() == listener.port && listener.target().is_none();
+    let ours = listener.side == Side::Host && listener.proto() == Proto::Udp && same;
+    let (v4, v6) = listener.families();
+    [(v4, true), (v6, false)].into_iter().filter_map(move |(on, v4)| (on && ours).then_some(v4))
 }
 
 /// True if something works in every family of which there are sockets. The kernels that first had

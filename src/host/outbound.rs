@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::net::{Net, bind, connect, family, set_option, socket};
 use crate::config::Outbound;
 use crate::forward::{Destination, Via};
+use crate::translate::Far;
 use crate::wire::{Addr, Endpoint};
 
 /// `IP_BIND_ADDRESS_NO_PORT` of `linux/in.h`.
@@ -112,30 +113,39 @@ impl Net {
         connect(fd.as_fd(), dst.to, self.scope_via(dst))
     }
 
-    /// The same, from a port if it can be had: it may be privileged or taken, and then the kernel
-    /// chooses another one [UDP-3].
+    /// The same for UDP, from a port if it can be had: it may be privileged, or somebody else's, and
+    /// then the kernel chooses another one. On the host, the port if it is ours now [UDP-3].
     pub(super) fn connect_from(
         &self,
         fd: &OwnedFd,
-        port: u16,
+        (place, port): (Far, u16),
         dst: Destination,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<u16>> {
         let v4 = dst.to.addr.is_v4();
         self.bind_to_interface(fd, dst)?;
-        match self.source(dst) {
-            Some(addr) => {
-                let bound = self.bind_source(fd, addr, port, v4);
-                bound.or_else(|_| self.bind_source(fd, addr, 0, v4))?;
-            }
-            None => {
-                if !v4 {
-                    // The guest may use the port for IPv4 as well.
-                    set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-                }
-                let _ = bind(fd.as_fd(), Endpoint::new(unspecified(v4).into(), port), 0);
-            }
+        if !v4 {
+            // The guest may use the port for IPv4 as well.
+            set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         }
-        connect(fd.as_fd(), dst.to, self.scope_via(dst))
+        let source = self.source(dst);
+        let from = Endpoint::new(source.unwrap_or(unspecified(v4).into()), port);
+        let share = |on| set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, on);
+        let bind = |port| self.bind_source(fd, from.addr, port, v4);
+        let bound = match bind(from.port) {
+            Ok(()) if place == Far::Host => share(1),
+            Err(_) if place == Far::Host && self.ports.are_ours(port, v4) => {
+                share(1)?;
+                let bound = bind(from.port);
+                // A port that the kernel chooses is for one socket.
+                if bound.is_err() { share(0).and(bound) } else { bound }
+            }
+            bound => bound,
+        };
+        if bound.is_err() && source.is_some() {
+            bind(0)?;
+        }
+        connect(fd.as_fd(), dst.to, self.scope_via(dst))?;
+        Ok(Some(port).filter(|_| bound.is_ok() && place == Far::Host && port != 0))
     }
 
     fn bind_to_interface(&self, fd: &OwnedFd, dst: Destination) -> io::Result<()> {

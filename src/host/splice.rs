@@ -43,7 +43,7 @@ impl SpliceSockets for Net {
         }
         let kind = if to.addr.is_v4() { Kind::Udp4 } else { Kind::Udp6 };
         let fd = self.inside.take(kind).map_err(|e| classify_io(&e))?;
-        self.connect_udp(fd, id, at, to)
+        self.connect_udp(fd, id, (far, at), to)
     }
 
     fn receive(&mut self, s: SockId, buf: &mut [u8]) -> Moved {

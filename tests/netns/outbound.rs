@@ -2,6 +2,7 @@
 //! addresses that the host does not have (yet): `--freebind`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -133,6 +134,83 @@ fn source_port_of_datagrams_is_kept() {
                 let client = udp(&guest.ns, SocketAddr::new(any(server).ip(), port + 1));
                 assert_eq!(echo(&client, at(server, 7000), &socket, 10), own, "{options}");
             }
+        }
+    });
+}
+
+#[test]
+fn datagrams_to_every_peer_leave_from_one_port() {
+    // [FWD-3] [UDP-3] [UDP-17] also from a forwarded one, whose other peers are still heard
+    Lab::run(|lab| {
+        let options = "-u 5353 -u 5354:5355 -t none -T none -U none";
+        for (options, first) in [(options, 5000), ("-u auto -t none -T none -U none", 6000)] {
+            let guest = lab.guest(options);
+            for (server, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+                let servers: Vec<_> =
+                    (7000..7004).map(|p| (p, udp(&lab.remote, at(server, p)))).collect();
+                for port in [first, 5353] {
+                    let client = udp(&guest.ns, SocketAddr::new(any(server).ip(), port));
+                    if options.contains("auto") {
+                        // Until a port that is bound inside is listened on outside.
+                        std::thread::sleep(Duration::from_millis(1300));
+                    }
+                    for (p, socket) in &servers {
+                        client.send_to(b"hello", at(server, *p)).unwrap();
+                        let from = socket.recv_from(&mut [0; 9]).unwrap().1;
+                        assert_eq!(from, at(own, port), "{options}");
+                        socket.send_to(b"hello yourself", from).unwrap();
+                        assert_eq!(client.recv_from(&mut [0; 20]).unwrap(), (14, at(server, *p)));
+                    }
+                    if port == first && !options.contains("auto") {
+                        continue;
+                    }
+                    let stranger = udp(&lab.remote, at(server, 6001));
+                    stranger.send_to(b"and I?", at(own, port)).unwrap();
+                    assert_eq!(client.recv_from(&mut [0; 20]).unwrap(), (6, at(server, 6001)));
+                }
+            }
+            guest.pasta.signal(nix::sys::signal::Signal::SIGTERM);
+            let mut pasta = guest.pasta;
+            pasta.wait(SOON);
+        }
+    });
+}
+
+#[test]
+fn ports_of_others_are_not_shared() {
+    // [UDP-3] although they would allow it
+    Lab::run(|lab| {
+        let guest = lab.guest(QUIET);
+        for (server, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+            let others = lab.host().enter(|| {
+                use nix::sys::socket::{
+                    AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt,
+                };
+                let at = SocketAddr::new(any(server).ip(), 5000);
+                let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+                let fd = nix::sys::socket::socket(
+                    family,
+                    SockType::Datagram,
+                    SockFlag::SOCK_CLOEXEC,
+                    None,
+                )
+                .unwrap();
+                nix::sys::socket::setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
+                if at.is_ipv6() {
+                    nix::sys::socket::setsockopt(&fd, sockopt::Ipv6V6Only, &true).unwrap();
+                }
+                nix::sys::socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(at)).unwrap();
+                std::net::UdpSocket::from(fd)
+            });
+            let socket = udp(&lab.remote, at(server, 7000));
+            let client = udp(&guest.ns, SocketAddr::new(any(server).ip(), 5000));
+            for _ in 0..2 {
+                client.send_to(b"hello", at(server, 7000)).unwrap();
+                let from = socket.recv_from(&mut [0; 9]).unwrap().1;
+                assert!(from.ip() == own && from.port() != 5000, "{from}");
+            }
+            socket.send_to(b"for another", at(own, 5000)).unwrap();
+            assert_eq!(others.recv(&mut [0; 20]).unwrap(), 11);
         }
     });
 }
