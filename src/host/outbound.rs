@@ -144,7 +144,17 @@ impl Net {
         if bound.is_err() && source.is_some() {
             bind(0)?;
         }
-        connect(fd.as_fd(), dst.to, self.scope_via(dst))?;
+        let scope = self.scope_via(dst);
+        match connect(fd.as_fd(), dst.to, scope) {
+            // Broadcast, which a socket has to ask for [UDP-13].
+            Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
+                set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BROADCAST, 1)?;
+                connect(fd.as_fd(), dst.to, scope)?;
+            }
+            connected => {
+                connected?;
+            }
+        }
         Ok(Some(port).filter(|_| bound.is_ok() && place == Far::Host && port != 0))
     }
 

@@ -276,6 +276,32 @@ fn what_is_meant_for_many_stays_so() {
 }
 
 #[test]
+fn the_guest_can_send_to_many() {
+    // [UDP-13] broadcast, of the subnet and limited, and groups of both families
+    Lab::run(|lab| {
+        let guest = lab.guest("-t none -u none -T none -U none");
+        let (group4, group6) = (Ipv4Addr::new(224, 0, 0, 251), "ff02::fb".parse().unwrap());
+        let server = udp(&lab.remote, at(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7000));
+        let (IpAddr::V4(remote), IpAddr::V4(own)) = (REMOTE4, HOST4) else { unreachable!() };
+        server.join_multicast_v4(&group4, &remote).unwrap();
+        for to in [Ipv4Addr::new(10, 9, 0, 255), Ipv4Addr::BROADCAST, group4] {
+            let client = udp(&guest.ns, at(HOST4, 6001));
+            client.set_broadcast(true).unwrap();
+            client.send_to(b"anybody?", (to, 7000)).unwrap();
+            let (n, from) = server.recv_from(&mut [0; 20]).unwrap_or_else(|e| panic!("{to}: {e}"));
+            assert_eq!((n, from), (8, (own, 6001).into()), "{to}");
+        }
+        let server = udp(&lab.remote, at(ANY6, 7001));
+        server.join_multicast_v6(&group6, link_local(&lab.remote, "rem0").scope_id()).unwrap();
+        let own = link_local(&guest.ns, "up0");
+        let client = udp(&guest.ns, SocketAddr::new(ANY6, 6002));
+        client.send_to(b"anybody?", SocketAddrV6::new(group6, 7001, 0, own.scope_id())).unwrap();
+        let (n, from) = server.recv_from(&mut [0; 20]).expect("multicast of IPv6");
+        assert_eq!((n, from.port()), (8, 6002));
+    });
+}
+
+#[test]
 fn a_guest_that_changes_its_mac_address_is_reached() {
     // [ADDR-9] with its next frame
     Lab::run(|lab| {
