@@ -62,7 +62,19 @@ pub(super) struct Engine {
     pub(super) life: Lifeline,
     /// When to ask for the namespace, where nothing tells of its end; milliseconds of the clock.
     pub(super) ask_at: u64,
+    /// Listening sockets with connections for which there was no room, in order.
+    pub(super) waiting: Vec<u32>,
     pub(super) stop: Option<ExitCode>,
+}
+
+/// What a listening socket had.
+enum Taken {
+    /// Something; there may be more.
+    One,
+    /// Nothing.
+    Nothing,
+    /// A connection, which stays there until there is room for it.
+    NoRoom,
 }
 
 impl Engine {
@@ -131,7 +143,7 @@ impl Engine {
             self.reactor.again(Source::Flow { id, side: false });
         }
         if self.translator.take_starved() {
-            for (index, _) in self.listeners.iter() {
+            for index in self.waiting.drain(..) {
                 self.reactor.again(Source::Listener(index));
             }
         }
@@ -178,12 +190,19 @@ impl Engine {
     fn on_listener(&mut self, index: u32) {
         for _ in 0..ACCEPTS {
             let Some(listener) = self.listeners.get(index) else { return };
-            let more = match listener.proto() {
+            let taken = match listener.proto() {
                 Proto::Tcp => accept(&mut self.translator, &listener),
                 Proto::Udp => receive(&mut self.translator, &listener),
             };
-            if !more {
-                return;
+            match taken {
+                Taken::One => {}
+                Taken::Nothing => return,
+                Taken::NoRoom => {
+                    if let Err(place) = self.waiting.binary_search(&index) {
+                        self.waiting.insert(place, index);
+                    }
+                    return;
+                }
             }
         }
         self.reactor.again(Source::Listener(index));
@@ -222,19 +241,19 @@ impl Engine {
     }
 }
 
-/// Takes one connection; false when there is no more to take now.
-fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> bool {
-    let Some(id) = translator.next_id() else { return false };
+/// Takes one connection.
+fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> Taken {
+    let Some(id) = translator.next_id() else { return Taken::NoRoom };
     match listener.accept() {
         Ok(Some(accepted)) => {
             take(translator, listener, id, accepted);
-            true
+            Taken::One
         }
-        Ok(None) => false,
+        Ok(None) => Taken::Nothing,
         Err(e) => {
             log::debug!("cannot accept a connection: {e}");
             translator.no_socket();
-            false
+            Taken::NoRoom
         }
     }
 }
@@ -276,20 +295,20 @@ fn goes_past_link(
     }
 }
 
-/// Takes one datagram; false when there is none.
-fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> bool {
+/// Takes one datagram.
+fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> Taken {
     // It may turn out to be one for the link.
     if listener.side == Side::Host && translator.out.payload().is_none() {
-        return false;
+        return Taken::Nothing;
     }
     let arrived = listener.receive(translator.buffer());
-    let Some(Arrived { len, peer, local }) = arrived else { return false };
+    let Some(Arrived { len, peer, local }) = arrived else { return Taken::Nothing };
     if goes_past_link(translator, listener, (peer, local)) {
         translator.on_spliced_datagram(listener.id(), (peer, local), len, far(listener));
     } else {
         translator.on_datagram(peer, local, len, target(listener));
     }
-    true
+    Taken::One
 }
 
 /// Where what goes past the link leads to.

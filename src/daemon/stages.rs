@@ -418,6 +418,7 @@ fn engine(
         signals,
         life,
         ask_at: 0,
+        waiting: Vec::new(),
         stop: None,
     };
     Ok((engine, allow))

@@ -1,14 +1,15 @@
 //! Thousands of flows at a time, and what happens where there can be no more.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, descriptor_limit, descriptors, resident};
-use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path};
+use crate::lab::{HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path};
 use crate::net::try_connect;
 use crate::ns::Ns;
 use crate::pasta::{Guest, Running};
@@ -258,6 +259,37 @@ fn without_descriptors_connections_to_forwarded_ports_wait() {
         assert_eq!(new.ask("echo")[0], 110);
         new.ask("close");
         eventually("descriptors are free", SOON, || descriptors(pid) == idle);
+        assert!(guest.pasta.alive());
+    });
+}
+
+#[test]
+fn only_ports_with_waiting_connections_are_looked_at() {
+    // [FLOW-8]: however many others are forwarded
+    Lab::run(|lab| {
+        let last = FIRST + PORTS - 1;
+        let options = format!("-t {FIRST}-{last} -t 9000-9999 -u none -T none -U none");
+        let mut guest = limited(lab, 1150, &options);
+        let _far = Crowd::echoing(&guest.ns, FIRST, PORTS);
+        let to = servers([HOST4, HOST6]);
+        let mut near = Crowd::clients(&lab.remote);
+        let pid = guest.pasta.pid;
+        assert_eq!(near.ask(&format!("open 200 16 10000 {to}"))[0], 200);
+        eventually("all descriptors are in use", SOON, || descriptors(pid) == 1150);
+        let log = lab.fresh("strace");
+        let strace = Command::new("strace")
+            .args(["-f", "-e", "trace=accept4", "-o"])
+            .arg(&log)
+            .args(["-p", &pid.to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace(1)");
+        let _strace = Helper(strace);
+        let asked = || fs::read_to_string(&log).unwrap_or_default().matches("accept4(").count();
+        eventually("looks", SOON, || asked() > 0);
+        thread::sleep(Duration::from_secs(2));
+        assert!(asked() < 100, "{} times", asked());
         assert!(guest.pasta.alive());
     });
 }
