@@ -165,5 +165,5 @@ fn our_address(lease: &Lease, like: Addr) -> Option<Addr> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 pub(super) mod tests;

@@ -128,7 +128,7 @@ impl Net {
             set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         }
         let source = self.source(dst);
-        let from = Endpoint::new(source.unwrap_or(unspecified(v4).into()), port);
+        let from = Endpoint::new(source.unwrap_or_else(|| unspecified(v4).into()), port);
         let share = |on| set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, on);
         let bind = |port| self.bind_source(fd, from.addr, port, v4);
         let bound = match bind(from.port) {
