@@ -195,7 +195,6 @@ impl Follow {
         let index = Listeners::index(id, port);
         if let Some(listener) = listeners.get(index) {
             registrar.add(listener.as_fd(), Source::Listener(index), false)?;
-            net.listens(&listener);
         }
         log::debug!("{} port {port} follows the other side: open", self.proto);
         Ok(())

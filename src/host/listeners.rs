@@ -158,6 +158,10 @@ impl Listeners {
                     } else {
                         let open = entry.fds.iter().flatten();
                         done.closed.extend(open.map(|fd| SockId(fd.as_raw_fd())));
+                        let ports = entry.rule.first..=entry.rule.last;
+                        for listener in ports.filter_map(|port| entry.listener(port)) {
+                            net.listens_no_more(&listener);
+                        }
                         *place = None;
                     }
                 }
@@ -255,7 +259,11 @@ impl Listeners {
                     _ => Kind::Udp6,
                 })
             }),
+        }?;
+        if let Some(listener) = self.get(Self::index(id, port)) {
+            net.listens(&listener);
         }
+        Ok(())
     }
 
     /// Closes one port of a rule; its socket, for what refers to it.
@@ -378,6 +386,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
+    use crate::config::Outbound;
     use crate::host::Inside;
 
     fn rule(proto: Proto, listen: Option<&str>, first: u16, last: u16) -> PortRule {
@@ -480,7 +489,13 @@ mod tests {
     #[test]
     fn tables_are_replaced() {
         let reactor = crate::event::Reactor::new(1).unwrap();
-        let mut net = Net::new(reactor.registrar().unwrap(), 0, Inside::default());
+        let mut net = Net::new(
+            reactor.registrar().unwrap(),
+            0,
+            Inside::default(),
+            Outbound::default(),
+            false,
+        );
         let on = |first, last| rule(Proto::Tcp, Some("127.0.0.1"), first, last);
         let (mut table, _) = table(on(39830, 39830));
         let [old, kept] = [on(39830, 39830), on(39831, 39831)];
