@@ -319,6 +319,10 @@ fn answers_come_from_addresses_of_a_local_route() {
              route add 10.77.0.0/16 via 10.9.0.2",
         );
         let guest = lab.guest("--freebind -u 8080 -t none -T none -U none");
+        // On a busy machine the kernel gets to it late.
+        eventually("the guest's address is local", SOON, || {
+            guest.run("ip -6 route show table local").contains(&format!("local {HOST6} "))
+        });
         for own in ["10.77.1.2", "2001:db8:77::5"] {
             let own: IpAddr = own.parse().unwrap();
             let server = udp(&guest.ns, SocketAddr::new(any(own).ip(), 8080));
