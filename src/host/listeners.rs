@@ -109,7 +109,7 @@ pub struct Partial {
 /// Two rules would listen on the same port.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("forwarding rule '{0}' conflicts with '{1}'")]
-pub struct Conflict(pub PortRule, pub PortRule);
+pub struct Conflict(pub Box<PortRule>, pub Box<PortRule>);
 
 /// What became of a table that was replaced.
 #[derive(Debug, Default)]
@@ -145,7 +145,7 @@ impl Listeners {
     ) -> Result<Replaced, Conflict> {
         for (n, rule) in rules.iter().enumerate() {
             if let Some(other) = rules.iter().take(n).find(|other| other.conflicts(rule)) {
-                return Err(Conflict(rule.clone(), other.clone()));
+                return Err(Conflict(rule.clone().into(), other.clone().into()));
             }
         }
         let mut done = Replaced::default();
@@ -499,7 +499,8 @@ mod tests {
         let on = |first, last| rule(Proto::Tcp, Some("127.0.0.1"), first, last);
         let (mut table, _) = table(on(39830, 39830));
         let [old, kept] = [on(39830, 39830), on(39831, 39831)];
-        let done = table.replace(Side::Host, &[kept.clone()], (true, true), &mut net).unwrap();
+        let done =
+            table.replace(Side::Host, std::slice::from_ref(&kept), (true, true), &mut net).unwrap();
         assert_eq!((done.added.len(), done.closed.len(), done.failed.len()), (1, 0, 0));
         let waiting = TcpStream::connect("127.0.0.1:39831").unwrap();
 
