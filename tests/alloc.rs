@@ -13,7 +13,7 @@ use std::io::IoSlice;
 use passt::config::{Inward, Lease, Protocols};
 use passt::flow::{FlowId, Pool};
 use passt::forward::{Destination, GuestAddrs};
-use passt::services::ndp;
+use passt::services::Offered;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{
     Bind, Connected, DatagramSockets, FrameOut, HostError, Now, Peeked, Received, Sent, Setup,
@@ -262,7 +262,7 @@ impl World {
         let addr4 = "192.0.2.2".parse().unwrap();
         let lease = Lease { v6: false, addr4, ..Lease::example() };
         let setup = Setup {
-            ndp: ndp::Params::default(),
+            services: Offered::default(),
             protocols: Protocols::default(),
             guest: GuestAddrs::new(&lease, false, false),
             inward: Inward::Link,

@@ -20,6 +20,9 @@ use crate::config::{
 /// Most `-D` addresses of one family; more are dropped, as resolvers do.
 const DNS_MAX: usize = 3;
 
+/// Most `-S` domains.
+const SEARCH_MAX: usize = 6;
+
 /// Smallest MTU for IPv4 (RFC 791, 3.2).
 const MTU_MIN4: u16 = 68;
 
@@ -140,6 +143,8 @@ impl<'e> Builder<'e> {
             Action::NoDhcpSearch => config.advertise_search = false,
             Action::DhcpSearch => config.advertise_search = true,
             Action::Hostname => config.hostname = Some(values::hostname(text()?)?),
+            Action::Fqdn => config.fqdn = Some(values::fqdn(text()?)?),
+            Action::Search => self.search(text()?)?,
             Action::MapGuestAddr => self.map_guest(text()?)?,
             Action::NoTcp => config.protocols.tcp = false,
             Action::NoUdp => config.protocols.udp = false,
@@ -148,8 +153,8 @@ impl<'e> Builder<'e> {
             Action::NoIcmp => (config.protocols.icmp, config.ndp) = (false, false),
             Action::NoNdp => config.ndp = false,
             Action::NoRa => config.ra = false,
-            // Nothing is served that could be switched off.
-            Action::NoDhcp | Action::NoDhcpv6 => {}
+            Action::NoDhcp => config.dhcp = false,
+            Action::NoDhcpv6 => config.dhcpv6 = false,
         }
         Ok(())
     }
@@ -213,6 +218,24 @@ impl<'e> Builder<'e> {
         let servers = &mut config.dns.servers;
         if servers.iter().filter(|s| s.is_ipv4() == addr.is_ipv4()).count() < DNS_MAX {
             servers.push(addr);
+        }
+        Ok(())
+    }
+
+    /// Adds to the list; `none` empties it.
+    fn search(&mut self, text: &str) -> Result<(), String> {
+        let list = self.config.search.get_or_insert_default();
+        if text == "none" {
+            list.clear();
+            return Ok(());
+        }
+        for name in values::search(text)? {
+            if list.len() == SEARCH_MAX {
+                return Err(format!(
+                    "too many search domains: '{name}' is one more than {SEARCH_MAX}"
+                ));
+            }
+            list.push(name);
         }
         Ok(())
     }

@@ -53,6 +53,8 @@ pub(super) enum Action {
     NoDhcpSearch,
     DhcpSearch,
     Hostname,
+    Fqdn,
+    Search,
     MapGuestAddr,
     Outbound,
     OutboundIf4,
@@ -294,21 +296,33 @@ const NAMES: &[Opt] = &[
         "Resolver that queries are forwarded to, once for\n\
          each of IPv4 and IPv6\n[default: the first of /etc/resolv.conf]",
     ),
-    Opt::with("search", "DOMAIN|none").short('S'),
+    Opt::with("search", "DOMAIN|none").short('S').does(
+        Action::Search,
+        "Search domain to advertise, up to six, or none\n\
+         [default: those of /etc/resolv.conf]",
+    ),
     Opt::flag("no-dhcp-dns").does(Action::NoDhcpDns, ""),
-    Opt::flag("dhcp-dns")
-        .pasta()
-        .does(Action::DhcpDns, "Advertise resolvers (in router advertisements)\n[default: off]"),
+    Opt::flag("dhcp-dns").pasta().does(
+        Action::DhcpDns,
+        "Advertise resolvers by DHCP, DHCPv6 and in router\n\
+         advertisements [default: off]",
+    ),
     Opt::flag("no-dhcp-search").does(Action::NoDhcpSearch, ""),
-    Opt::flag("dhcp-search")
-        .pasta()
-        .does(Action::DhcpSearch, "Advertise the search list, with --dhcp-dns\n[default: off]"),
+    Opt::flag("dhcp-search").pasta().does(
+        Action::DhcpSearch,
+        "Advertise the search list by DHCP and DHCPv6, and\n\
+         with --dhcp-dns in router advertisements\n[default: off]",
+    ),
     Opt::with("hostname", "NAME").short('H').does(
         Action::Hostname,
-        "Host name that a command or shell started by us sees\n\
-         [default: pasta- and the host's]",
+        "Host name that a command or shell started by us sees,\n\
+         and that DHCP gives\n\
+         [default: pasta- and the host's; none by DHCP]",
     ),
-    Opt::with("fqdn", "NAME"),
+    Opt::with("fqdn", "NAME").does(
+        Action::Fqdn,
+        "Fully qualified domain name that DHCP and DHCPv6 give\n[default: none]",
+    ),
 ];
 
 const HOST: &[Opt] = &[
@@ -363,11 +377,10 @@ const PROTOCOLS: &[Opt] = &[
     Opt::flag("no-udp").does(Action::NoUdp, "Do not forward UDP [default: off]"),
     Opt::flag("no-icmp")
         .does(Action::NoIcmp, "Do not forward ICMP echo, implies --no-ndp\n[default: off]"),
-    Opt::flag("no-dhcp").does(Action::NoDhcp, "Do not serve DHCP, as is always the case so far"),
+    Opt::flag("no-dhcp").does(Action::NoDhcp, "Do not serve DHCP [default: off]"),
     Opt::flag("no-ndp")
         .does(Action::NoNdp, "Do not answer neighbour discovery, implies --no-ra\n[default: off]"),
-    Opt::flag("no-dhcpv6")
-        .does(Action::NoDhcpv6, "Do not serve DHCPv6, as is always the case so far"),
+    Opt::flag("no-dhcpv6").does(Action::NoDhcpv6, "Do not serve DHCPv6 [default: off]"),
     Opt::flag("no-ra").does(
         Action::NoRa,
         "Do not send router advertisements\n[default: off; implied by --config-net]",

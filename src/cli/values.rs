@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::config::Offload;
-use crate::wire::Mac;
+use crate::wire::{Mac, name};
 
 /// Largest MTU: 65535 less the Ethernet header.
 pub(super) const MTU_MAX: u16 = 65_521;
@@ -138,6 +138,23 @@ pub(super) fn hostname(text: &str) -> Result<String, String> {
         return Err(format!("invalid host name '{text}': must be 1 to {HOSTNAME_MAX} bytes"));
     }
     Ok(text.to_string())
+}
+
+/// `--fqdn`: a name that DNS can express.
+pub(super) fn fqdn(text: &str) -> Result<String, String> {
+    if !name::is_valid(text) {
+        return Err(format!("invalid --fqdn '{text}': must be a domain name"));
+    }
+    Ok(text.to_string())
+}
+
+/// `-S`: search domains that DNS can express, one or more with blanks between them [W-10].
+pub(super) fn search(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<_> = text.split_ascii_whitespace().map(str::to_string).collect();
+    if names.is_empty() || names.iter().any(|n| !name::is_valid(n)) {
+        return Err(format!("invalid search domain '{text}': must be domain names, or none"));
+    }
+    Ok(names)
 }
 
 /// `--map-host-loopback`, `--map-guest-addr`: an address that can stand for the host.

@@ -43,6 +43,8 @@ impl Lease {
             search: Vec::new(),
             shared4: true,
             shared6: true,
+            hostname: None,
+            fqdn: None,
             scope6: 0,
         }
     }

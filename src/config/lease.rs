@@ -55,6 +55,10 @@ pub struct Lease {
     pub shared4: bool,
     /// `addr6` is an address of the host, too.
     pub shared6: bool,
+    /// Host name that the guest is given by DHCP.
+    pub hostname: Option<String>,
+    /// Fully qualified name that the guest is given by DHCP and DHCPv6.
+    pub fqdn: Option<String>,
     /// Index of the host interface that IPv6 link-local destinations use as scope; 0 if none.
     pub scope6: u32,
 }
@@ -156,9 +160,11 @@ impl Lease {
             dns_host6: dns6.dns_host,
             dns4: if config.advertise_dns { dns4.servers } else { Vec::new() },
             dns6: if config.advertise_dns { dns6.servers } else { Vec::new() },
-            search: if config.advertise_search { host.search.clone() } else { Vec::new() },
             shared4: host4.is_some_and(|h| h.addr.addr == addr4),
             shared6: host6.is_some_and(|h| Some(h.addr.addr) == addr6),
+            search: search(config, host),
+            hostname: config.hostname.clone(),
+            fqdn: config.fqdn.clone(),
             scope6: host6.map_or(0, |h| h.ifindex),
         };
         Ok((lease, notices.0))
@@ -196,6 +202,12 @@ impl Notices {
             self.warn("Couldn't get any nameserver address".to_owned());
         }
     }
+}
+
+/// The search list of the user, or else the host's [ADDR-7].
+fn search(config: &Config, host: &HostView) -> Vec<String> {
+    let list = config.search.as_ref().unwrap_or(&host.search);
+    if config.advertise_search { list.clone() } else { Vec::new() }
 }
 
 /// Guest address and prefix length [ADDR-2]: those of the user go before the host's [W-8].

@@ -164,8 +164,10 @@ pub struct Config {
     pub copy_addrs: bool,
     /// `--no-netns-quit` was not given: the end of a namespace that was joined is our end.
     pub netns_quit: bool,
-    /// `-H`: host name that a command of ours sees.
+    /// `-H`: host name that a command of ours sees, and that the guest is given by DHCP.
     pub hostname: Option<String>,
+    /// `--fqdn`: fully qualified name that the guest is given by DHCP and DHCPv6.
+    pub fqdn: Option<String>,
     /// `-I`: name of the interface in the namespace.
     pub ifname: Option<String>,
     /// IPv4 wanted (`-6` turns it off).
@@ -206,6 +208,8 @@ pub struct Config {
     pub map_guest6: Option<Ipv6Addr>,
     /// `-D`.
     pub dns: DnsServers,
+    /// `-S`: search list instead of the host's; empty after `-S none`.
+    pub search: Option<Vec<String>>,
     /// `--dhcp-dns`: the guest is told of resolvers.
     pub advertise_dns: bool,
     /// `--dhcp-search`: the guest is told of the search list.
@@ -220,6 +224,10 @@ pub struct Config {
     pub dns_host6: Option<Ipv6Addr>,
     /// What is forwarded at all.
     pub protocols: Protocols,
+    /// `--no-dhcp` was not given: DHCP is served.
+    pub dhcp: bool,
+    /// `--no-dhcpv6` was not given: DHCPv6 is served.
+    pub dhcpv6: bool,
     /// Neighbour discovery is answered (`--no-ndp` and `--no-icmp` turn it off).
     pub ndp: bool,
     /// `--no-ra` was not given: router advertisements are sent where they make sense.
@@ -259,6 +267,7 @@ impl Default for Config {
             copy_addrs: true,
             netns_quit: true,
             hostname: None,
+            fqdn: None,
             ifname: None,
             v4: true,
             v6: true,
@@ -279,6 +288,7 @@ impl Default for Config {
             map_guest4: None,
             map_guest6: None,
             dns: DnsServers::default(),
+            search: None,
             advertise_dns: false,
             advertise_search: false,
             dns_forward4: None,
@@ -286,6 +296,8 @@ impl Default for Config {
             dns_host4: None,
             dns_host6: None,
             protocols: Protocols::default(),
+            dhcp: true,
+            dhcpv6: true,
             ndp: true,
             ra: true,
             tcp_in: ForwardSpec::default(),

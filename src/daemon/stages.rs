@@ -22,7 +22,7 @@ use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
 use crate::host::{Inside, ListenError, Listeners, Net, OutboundError, Patience, Side, outbound};
 use crate::link::{Tap, TapError};
-use crate::services::ndp;
+use crate::services::Offered;
 use crate::sys::background::{self, Background, Null};
 use crate::sys::factory::{self, Factory};
 use crate::sys::ids::{self, Ids};
@@ -390,7 +390,12 @@ fn engine(
     })?;
     let setup = Setup {
         protocols: config.protocols,
-        ndp: ndp::Params { ndp: config.ndp, ra: config.ra && !config.config_net },
+        services: Offered {
+            dhcp: config.dhcp,
+            dhcpv6: config.dhcpv6,
+            ndp: config.ndp,
+            ra: config.ra && !config.config_net,
+        },
         guest,
         inward: if factory.is_some() { config.inward } else { Inward::Link },
         guest_mac: configured.mac,

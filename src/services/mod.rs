@@ -18,7 +18,29 @@
 )]
 
 pub mod arp;
+pub mod dhcp;
+pub mod dhcpv6;
 pub mod ndp;
+mod udp;
+
+/// What the user allows of these services. (ARP there is wherever there is IPv4.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// DHCP.
+    pub dhcp: bool,
+    /// DHCPv6.
+    pub dhcpv6: bool,
+    /// Neighbour Discovery is spoken at all; without it the guest's messages are swallowed.
+    pub ndp: bool,
+    /// Router Advertisements are sent; they would compete with addresses configured by us.
+    pub ra: bool,
+}
+
+impl Default for Offered {
+    fn default() -> Self {
+        Self { dhcp: true, dhcpv6: true, ndp: true, ra: true }
+    }
+}
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,25 +18,10 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Outcome, Reason, Reply, field};
+use super::{Offered, Outcome, Reason, Reply, field};
 use crate::config::Lease;
 use crate::wire::checksum::Checksum;
 use crate::wire::{Addr, Mac, ndp};
-
-/// What the user allows of this service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Params {
-    /// Neighbour Discovery is spoken at all; without it the guest's messages are swallowed.
-    pub ndp: bool,
-    /// Router Advertisements are sent; they would compete with addresses configured by us.
-    pub ra: bool,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self { ndp: true, ra: true }
-    }
-}
 
 /// An ICMPv6 message from the guest, with what is needed of the headers before it.
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +46,13 @@ pub const fn handles(icmp_type: u8) -> bool {
 /// `resolve` gives the MAC address that stands for an address on this link.
 pub fn respond(
     lease: &Lease,
-    params: Params,
+    offered: Offered,
     request: &Request<'_>,
     resolve: impl Fn(Addr) -> Mac,
     reply: &mut Reply,
 ) -> Outcome {
     reply.clear();
-    if !lease.v6 || !params.ndp {
+    if !lease.v6 || !offered.ndp {
         return Outcome::Consumed;
     }
     if request.hop_limit != HOP_LIMIT {
@@ -81,7 +66,7 @@ pub fn respond(
     }
     match kind {
         ndp::NEIGHBOUR_SOLICIT => neighbour_solicit(lease, request, resolve, reply),
-        ndp::ROUTER_SOLICIT => router_solicit(lease, params, request, reply),
+        ndp::ROUTER_SOLICIT => router_solicit(lease, offered, request, reply),
         ndp::NEIGHBOUR_ADVERT | ndp::ROUTER_ADVERT | ndp::REDIRECT => Outcome::Consumed,
         _ => Outcome::Dropped(Reason::Malformed),
     }
@@ -92,9 +77,9 @@ pub fn respond(
 /// Like the ARP request for IPv4, this makes a guest speak that has no reason to. `guest` is its
 /// MAC address as far as known, or broadcast. The destination is the address itself and not its
 /// solicited-node group, which the guest need not have joined yet.
-pub fn solicit_guest(lease: &Lease, params: Params, guest: Mac, reply: &mut Reply) -> Outcome {
+pub fn solicit_guest(lease: &Lease, offered: Offered, guest: Mac, reply: &mut Reply) -> Outcome {
     reply.clear();
-    let Some(addr) = lease.addr6.filter(|_| lease.v6 && params.ndp) else {
+    let Some(addr) = lease.addr6.filter(|_| lease.v6 && offered.ndp) else {
         return Outcome::Consumed;
     };
     begin(lease, guest, addr, reply);
@@ -104,12 +89,12 @@ pub fn solicit_guest(lease: &Lease, params: Params, guest: Mac, reply: &mut Repl
 }
 
 /// Builds an unsolicited Router Advertisement to all nodes [NDP-8]; when is up to the caller.
-pub fn advertise(lease: &Lease, params: Params, guest: Mac, reply: &mut Reply) -> Outcome {
+pub fn advertise(lease: &Lease, offered: Offered, guest: Mac, reply: &mut Reply) -> Outcome {
     reply.clear();
-    if !lease.v6 || !params.ndp || !params.ra {
+    if !lease.v6 || !offered.ndp || !offered.ra {
         return Outcome::Consumed;
     }
-    router_advert(lease, guest, ALL_NODES, reply)
+    router_advert(lease, offered, guest, ALL_NODES, reply)
 }
 
 /// Answers a Neighbour Solicitation, whose type and code have been looked at [NDP-2].
@@ -146,19 +131,19 @@ fn neighbour_solicit(
 /// Answers a Router Solicitation, whose type and code have been looked at [NDP-5].
 fn router_solicit(
     lease: &Lease,
-    params: Params,
+    offered: Offered,
     request: &Request<'_>,
     reply: &mut Reply,
 ) -> Outcome {
     if !request.icmp.get(8..).is_some_and(|options| options_are_valid(request, options)) {
         return Outcome::Dropped(Reason::Malformed);
     }
-    if !params.ra {
+    if !offered.ra {
         return Outcome::Consumed;
     }
     // A guest without an address yet can only be reached as one of all nodes (RFC 4861, 6.2.6).
     let dst = if request.src.is_unspecified() { ALL_NODES } else { request.src };
-    router_advert(lease, request.eth_src, dst, reply)
+    router_advert(lease, offered, request.eth_src, dst, reply)
 }
 
 /// Whether the options are complete, and do not give a link-layer address for `::`, which is
@@ -171,11 +156,19 @@ fn options_are_valid(request: &Request<'_>, options: &[u8]) -> bool {
 }
 
 /// Builds a Router Advertisement [NDP-6].
-fn router_advert(lease: &Lease, eth_dst: Mac, dst: Ipv6Addr, reply: &mut Reply) -> Outcome {
+fn router_advert(
+    lease: &Lease,
+    offered: Offered,
+    eth_dst: Mac,
+    dst: Ipv6Addr,
+    reply: &mut Reply,
+) -> Outcome {
     begin(lease, eth_dst, dst, reply);
-    // Type, code, checksum; hop limit for the guest to use, managed addresses (DHCPv6), router
-    // lifetime (RFC 8319, 4); reachable and retransmission times unspecified.
-    reply.put(&[ndp::ROUTER_ADVERT, 0, 0, 0, 255, 0x80, 0xff, 0xff]);
+    let managed = offered.dhcpv6 && lease.addr6.is_some();
+    let flags = if managed { ndp::RA_MANAGED } else { 0 };
+    // Type, code, checksum; hop limit for the guest to use, flags, router lifetime (RFC 8319, 4);
+    // reachable and retransmission times unspecified.
+    reply.put(&[ndp::ROUTER_ADVERT, 0, 0, 0, 255, flags, 0xff, 0xff]);
     reply.put_zeros(8);
     if let Some(addr) = lease.addr6 {
         reply.put(&ndp::prefix64(addr)); // none in local mode [NDP-9]

@@ -12,10 +12,13 @@
 
 mod addr;
 pub mod checksum;
+pub mod dhcp;
+pub mod dhcpv6;
 mod ether;
 mod head;
 mod icmp_error;
 mod mac;
+pub mod name;
 pub mod ndp;
 mod seq;
 mod tcp;

@@ -7,7 +7,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::Mac;
+use super::{Mac, name};
 
 /// Router Solicitation.
 pub const ROUTER_SOLICIT: u8 = 133;
@@ -35,6 +35,9 @@ pub const OPT_DNSSL: u8 = 31;
 
 /// Lifetime meaning "for ever" (RFC 4861, 4.6.2; RFC 8106, 5.1), in seconds.
 pub const INFINITE: u32 = 0xffff_ffff;
+
+/// Router Advertisement flag: addresses are to be had by DHCPv6 (RFC 4861, 4.2).
+pub const RA_MANAGED: u8 = 0x80;
 
 /// Neighbour Advertisement flag: the sender is a router (RFC 4861, 4.4).
 pub const NA_ROUTER: u8 = 0x80;
@@ -124,13 +127,7 @@ pub fn dnssl<S: AsRef<str>>(names: &[S], lifetime: u32, out: &mut [u8]) -> Optio
     let option = out.get_mut(..room)?;
     let (head, body) = option.split_first_chunk_mut::<8>()?;
 
-    let mut used = 0usize;
-    for name in names {
-        let Some(n) = body.get_mut(used..).and_then(|room| write_name(name.as_ref(), room)) else {
-            continue;
-        };
-        used = used.checked_add(n)?;
-    }
+    let used = name::write_all(names, body);
     if used == 0 {
         return None;
     }
@@ -144,30 +141,11 @@ pub fn dnssl<S: AsRef<str>>(names: &[S], lifetime: u32, out: &mut [u8]) -> Optio
 /// Longest option its length byte can express, in bytes.
 const MAX_OPTION: usize = 255 * 8;
 
-/// Longest encoded name, its root label included (RFC 1035, 2.3.4).
-const MAX_NAME: usize = 255;
-
 /// The first 8 bytes that RDNSS and DNSSL share; `len` is the whole option's, a multiple of 8.
 fn dns_header(kind: u8, len: usize, lifetime: u32) -> Option<[u8; 8]> {
     let units = u8::try_from(len >> 3).ok()?;
     let [a, b, c, d] = lifetime.to_be_bytes();
     Some([kind, units, 0, 0, a, b, c, d])
-}
-
-/// Writes one name as labels and a root label; `None` if it is invalid or too long for `out`.
-fn write_name(name: &str, out: &mut [u8]) -> Option<usize> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let mut used = 0usize;
-    for label in name.split('.') {
-        let len = u8::try_from(label.len()).ok().filter(|n| (1..=63).contains(n))?;
-        let end = used.checked_add(1)?.checked_add(label.len())?;
-        let (first, rest) = out.get_mut(used..end)?.split_first_mut()?;
-        *first = len;
-        rest.copy_from_slice(label.as_bytes());
-        used = end;
-    }
-    *out.get_mut(used)? = 0;
-    used.checked_add(1).filter(|n| *n <= MAX_NAME)
 }
 
 #[cfg(test)]

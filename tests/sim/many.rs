@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use passt::config::{Inward, Protocols};
 use passt::flow::{CHUNK, DropReason, FlowId, MAX_FLOWS, Pool};
 use passt::forward::{Destination, GuestAddrs};
-use passt::services::ndp;
+use passt::services::Offered;
 use passt::translate::tcp::Timeouts;
 use passt::translate::{
     Bind, DatagramSockets, HostError, Now, Received, Setup, SockId, SpliceSockets, Translator,
@@ -113,7 +113,7 @@ impl Host {
         let lease = lease(65520);
         let now = 1_000_000;
         let setup = Setup {
-            ndp: ndp::Params::default(),
+            services: Offered::default(),
             protocols: Protocols::default(),
             guest: GuestAddrs::new(&lease, false, false),
             inward: Inward::Link,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use passt::config::Lease;
 use passt::flow::{Drops, FlowId, Index, Pool, Table};
 use passt::forward::{Destination, Via};
-use passt::services::{Outcome as Service, Reply, arp, ndp};
+use passt::services::{Offered, Outcome as Service, Reply, arp, ndp};
 use passt::translate::tcp::{Boards, Opened, Origin, SocketReady, Tcp, Timeouts, answer_stray};
 use passt::translate::{Io, Now, SockId, Verdict};
 use passt::wire::{Addr, Body, Endpoint, Frame, Mac, SackBlocks, Segment, Seq, TcpFlags, proto};
@@ -148,8 +148,8 @@ impl World {
                     hop_limit: packet.ttl,
                     icmp: packet.transport,
                 };
-                let params = ndp::Params { ndp: true, ra: false };
-                let got = ndp::respond(&self.lease, params, &request, |_| us, &mut reply);
+                let offered = Offered { ra: false, ..Offered::default() };
+                let got = ndp::respond(&self.lease, offered, &request, |_| us, &mut reply);
                 if got == Service::Replied {
                     self.link.frames.push_back(reply.frame().to_vec());
                 }

@@ -15,7 +15,7 @@ use smoltcp::wire::{
 };
 
 const MALFORMED: Outcome = Outcome::Dropped(Reason::Malformed);
-const ON: Params = Params { ndp: true, ra: true };
+const ON: Offered = Offered { dhcp: true, dhcpv6: true, ndp: true, ra: true };
 
 fn a6(s: &str) -> Ipv6Addr {
     s.parse().unwrap()
@@ -36,9 +36,9 @@ fn request<'a>(src: &str, icmp: &'a [u8]) -> Request<'a> {
     Request { eth_src: GUEST, src: a6(src), hop_limit: 255, icmp }
 }
 
-fn ask_with(lease: &Lease, params: Params, request: &Request<'_>) -> (Outcome, Vec<u8>) {
+fn ask_with(lease: &Lease, offered: Offered, request: &Request<'_>) -> (Outcome, Vec<u8>) {
     let mut reply = Reply::new();
-    let outcome = respond(lease, params, request, |_| lease.our_mac, &mut reply);
+    let outcome = respond(lease, offered, request, |_| lease.our_mac, &mut reply);
     assert_eq!(outcome == Outcome::Replied, !reply.frame().is_empty());
     (outcome, reply.frame().to_vec())
 }
@@ -183,7 +183,7 @@ fn refuses_invalid_messages() {
 // [NDP-1] Off means swallowed, whatever it is.
 #[test]
 fn swallows_when_off() {
-    let off = Params { ndp: false, ra: true };
+    let off = Offered { ndp: false, ..ON };
     let no_v6 = Lease { v6: false, ..lease() };
     for icmp in [ns("fe80::1"), rs(), vec![]] {
         let request = request("fe80::9", &icmp);
@@ -252,6 +252,18 @@ fn router_advertisement_parses() {
     assert_eq!(prefix.valid_lifetime.secs(), 0xffff_ffff);
 }
 
+// [NDP-6] A guest is sent to the DHCPv6 server if there is one.
+#[test]
+fn managed_flag_tells_of_dhcpv6() {
+    let flags = |lease: &Lease, offered| {
+        let (_, frame) = ask_with(lease, offered, &request("fe80::9", &rs()));
+        frame[59]
+    };
+    assert_eq!(flags(&lease(), ON), 0x80);
+    assert_eq!(flags(&lease(), Offered { dhcpv6: false, ..ON }), 0);
+    assert_eq!(flags(&Lease { addr6: None, ..lease() }, ON), 0);
+}
+
 // [NDP-5] A guest without an address is answered as one of all nodes.
 #[test]
 fn unspecified_solicitor_gets_multicast() {
@@ -267,7 +279,7 @@ fn unspecified_solicitor_gets_multicast() {
 // [NDP-5] Without Router Advertisements neighbours are still answered.
 #[test]
 fn no_router_advertisements_when_off() {
-    let no_ra = Params { ndp: true, ra: false };
+    let no_ra = Offered { ra: false, ..ON };
     assert_eq!(ask_with(&lease(), no_ra, &request("fe80::9", &rs())).0, Outcome::Consumed);
     assert_eq!(advertise(&lease(), no_ra, GUEST, &mut Reply::new()), Outcome::Consumed);
     let icmp = ns("fe80::1");

@@ -4,7 +4,7 @@ use super::settle::Flow;
 use super::{BATCH, Translator};
 use crate::config::Protocols;
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::services::{Outcome, arp, ndp};
+use crate::services::ndp;
 use crate::translate::ping::{self, Ping};
 use crate::translate::tcp::{self, Opened, Tcp};
 use crate::translate::udp::{Timeouts, UdpFlow};
@@ -13,12 +13,6 @@ use crate::wire::{
     Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
     proto,
 };
-
-/// Server port of DHCP (RFC 2131).
-const DHCP: u16 = 67;
-
-/// Server port of DHCPv6 (RFC 8415).
-const DHCPV6: u16 = 547;
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// A frame of the guest. After the last one of a batch, call [`Translator::end_batch`].
@@ -38,11 +32,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             self.guest_mac = frame.src;
         }
         match frame.body {
-            Body::Arp if self.lease.v4 => {
-                let our_mac = self.lease.our_mac;
-                let outcome = arp::respond(&self.lease, data, |_| our_mac, &mut self.reply);
-                self.on_service(outcome);
-            }
+            Body::Arp if self.lease.v4 => self.on_arp(data),
             Body::Arp => self.drops.count(DropReason::Family),
             Body::Ip(packet) => self.on_packet(&frame, vnet, &packet),
         }
@@ -62,7 +52,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             proto::TCP if !tcp => self.drops.count(DropReason::Disabled),
             proto::TCP => self.on_tcp(packet),
             proto::ICMP | proto::ICMPV6 if !icmp => self.drops.count(DropReason::Disabled),
-            proto::UDP => self.on_udp(vnet, packet),
+            proto::UDP => self.on_udp(frame, vnet, packet),
             proto::ICMPV6 if packet.transport.first().is_some_and(|t| ndp::handles(*t)) => {
                 self.on_ndp(frame, packet);
             }
@@ -71,36 +61,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         }
     }
 
-    fn on_ndp(&mut self, frame: &Frame<'_>, packet: &Packet<'_>) {
-        let Some(src) = packet.src.v6() else { return };
-        let our_mac = self.lease.our_mac;
-        let request =
-            ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
-        let outcome = ndp::respond(&self.lease, self.ndp, &request, |_| our_mac, &mut self.reply);
-        self.on_service(outcome);
-    }
-
-    /// Makes the guest speak, so that its Ethernet address is known [ADDR-10].
-    pub fn solicit_guest(&mut self) {
-        let outcome = arp::solicit_guest(&self.lease, &mut self.reply);
-        self.on_service(outcome);
-        let outcome = ndp::solicit_guest(&self.lease, self.ndp, self.guest_mac, &mut self.reply);
-        self.on_service(outcome);
-    }
-
-    fn on_service(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Replied => {
-                if !self.out.control(self.reply.frame()) {
-                    self.drops.count(DropReason::LinkFull);
-                }
-            }
-            Outcome::Consumed => {}
-            Outcome::Dropped(_) => self.drops.count(DropReason::BadService),
-        }
-    }
-
-    fn on_udp(&mut self, vnet: &Vnet, packet: &Packet<'_>) {
+    fn on_udp(&mut self, frame: &Frame<'_>, vnet: &Vnet, packet: &Packet<'_>) {
         let segment = match vnet.gso {
             Gso::Udp(size) => size,
             _ => 0,
@@ -108,10 +69,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some(datagram) = Datagram::parse(packet.transport, segment != 0) else {
             return self.drops.count(DropReason::BadTransport);
         };
-        // Requests to a DHCP server are for us, whatever their address: they must not reach the
-        // network of the host [L2-9].
-        if datagram.dst_port == if packet.dst.is_v4() { DHCP } else { DHCPV6 } {
-            return self.drops.count(DropReason::NoService);
+        if self.on_dhcp(frame, packet, &datagram) {
+            return;
         }
         if !self.protocols.udp {
             return self.drops.count(DropReason::Disabled);

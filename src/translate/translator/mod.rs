@@ -15,6 +15,7 @@
 mod again;
 mod guest;
 mod host;
+mod served;
 mod settle;
 mod spliced;
 
@@ -23,7 +24,7 @@ use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
 use crate::config::{Inward, Lease, Protocols};
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
 use crate::forward::GuestAddrs;
-use crate::services::{Reply, ndp};
+use crate::services::{Offered, Reply};
 use crate::wire::Mac;
 use again::Again;
 use settle::Flow;
@@ -41,8 +42,8 @@ pub struct Setup {
     pub lease: Lease,
     /// What is forwarded.
     pub protocols: Protocols,
-    /// Which Neighbour Discovery messages are spoken.
-    pub ndp: ndp::Params,
+    /// What is answered by ourselves.
+    pub services: Offered,
     /// Where the guest is reached.
     pub guest: GuestAddrs,
     /// Where clients on the host's loopback interface reach it.
@@ -70,7 +71,7 @@ pub struct Translator<O, N> {
     pub net: N,
     lease: Lease,
     protocols: Protocols,
-    ndp: ndp::Params,
+    offered: Offered,
     guest: GuestAddrs,
     inward: Inward,
     guest_mac: Mac,
@@ -91,6 +92,8 @@ pub struct Translator<O, N> {
     /// When all TCP flows are looked over next, milliseconds of the clock.
     keepalive_at: u64,
     inactivity_at: u64,
+    /// When the router is advertised next, unless it never is; likewise.
+    advertise_at: u64,
     /// Connections may be waiting that were not accepted for want of a slot or descriptor: when
     /// to try again, milliseconds of the clock.
     starved: Option<u64>,
@@ -100,12 +103,12 @@ pub struct Translator<O, N> {
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// No flows yet. All memory that traffic needs is reserved here.
     pub fn new(setup: Setup, out: O, net: N) -> Self {
-        Self {
+        let mut new = Self {
             out,
             net,
             lease: setup.lease,
             protocols: setup.protocols,
-            ndp: setup.ndp,
+            offered: setup.services,
             guest: setup.guest,
             inward: setup.inward,
             guest_mac: setup.guest_mac,
@@ -122,9 +125,12 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             again: Again::new(setup.flows),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
             inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
+            advertise_at: 0,
             starved: None,
             now: setup.now,
-        }
+        };
+        new.schedule_advertisement();
+        new
     }
 
     /// Sets the time for everything until the next call.
@@ -136,7 +142,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     pub fn next_deadline(&self) -> Option<u64> {
         let scan = (!self.flows.is_empty()).then_some(self.keepalive_at);
         let starved = self.starved.filter(|_| !self.flows.is_full());
-        self.wheel.next().into_iter().chain(scan).chain(starved).min()
+        let advertise = self.next_advertisement();
+        self.wheel.next().into_iter().chain(scan).chain(starved).chain(advertise).min()
     }
 
     /// Serves every deadline that has passed.
@@ -147,6 +154,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             }
         }
         self.scan();
+        self.advertise();
     }
 
     /// A flow that wants another visit; each comes up once.

@@ -31,7 +31,7 @@ use std::net::IpAddr;
 use passt::config::{Inward, Lease};
 use passt::flow::{FlowId, Pool};
 use passt::forward::{ForwardTarget, GuestAddrs};
-use passt::services::ndp;
+use passt::services::Offered;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{Far, FrameOut, ListenerId, Now, Setup, SockId, Translator};
 use passt::wire::{Addr, Endpoint, Mac, Vnet};
@@ -169,7 +169,7 @@ impl<'a> World<'a> {
         let now = 1_000_000;
         let setup = Setup {
             protocols: passt::config::Protocols::default(),
-            ndp: ndp::Params { ra: how & 4 != 0, ..ndp::Params::default() },
+            services: Offered { ra: how & 4 != 0, ..Offered::default() },
             guest: GuestAddrs::new(&lease, how & 8 != 0, how & 8 != 0),
             inward: Inward::Address,
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),

@@ -1,0 +1,120 @@
+//! Requests of the guest that we answer ourselves, and what we say unasked.
+//!
+//! A router advertises itself again and again, at random intervals (RFC 4861, 6.2.4): Linux does
+//! not ask for a route that has expired [NDP-8].
+
+use super::Translator;
+use crate::flow::{DropReason, Tuple};
+use crate::services::{Outcome, arp, dhcp, dhcpv6, ndp};
+use crate::translate::{DatagramSockets, FrameOut, SpliceSockets, TcpSockets};
+use crate::wire::{self, Addr, Datagram, Endpoint, Frame, Packet, proto};
+
+/// Shortest time between unsolicited Router Advertisements.
+const ADVERTISE_MIN_MS: u64 = 200_000;
+
+/// The longest time is almost this much more.
+const ADVERTISE_SPREAD_MS: u64 = 400_000;
+
+impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
+    pub(super) fn on_arp(&mut self, data: &[u8]) {
+        let our_mac = self.lease.our_mac;
+        let outcome = arp::respond(&self.lease, data, |_| our_mac, &mut self.reply);
+        self.on_service(outcome);
+    }
+
+    pub(super) fn on_ndp(&mut self, frame: &Frame<'_>, packet: &Packet<'_>) {
+        let Some(src) = packet.src.v6() else { return };
+        let our_mac = self.lease.our_mac;
+        let request =
+            ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
+        let outcome =
+            ndp::respond(&self.lease, self.offered, &request, |_| our_mac, &mut self.reply);
+        self.on_service(outcome);
+    }
+
+    /// Requests to a DHCP server are for us, whatever their address: they must not reach the
+    /// network of the host [L2-9]. False if this is none.
+    pub(super) fn on_dhcp(
+        &mut self,
+        frame: &Frame<'_>,
+        packet: &Packet<'_>,
+        datagram: &Datagram<'_>,
+    ) -> bool {
+        let payload = datagram.payload;
+        let offered = match (packet.src.v4(), packet.src.v6(), packet.dst.v6()) {
+            (Some(src), ..) if datagram.dst_port == wire::dhcp::SERVER_PORT => {
+                if self.offered.dhcp {
+                    let request = dhcp::Request { eth_src: frame.src, src, payload };
+                    let outcome = dhcp::respond(&self.lease, &request, &mut self.reply);
+                    self.on_service(outcome);
+                }
+                self.offered.dhcp
+            }
+            (None, Some(src), Some(dst)) if datagram.dst_port == wire::dhcpv6::SERVER_PORT => {
+                if self.offered.dhcpv6 {
+                    let request = dhcpv6::Request { eth_src: frame.src, src, dst, payload };
+                    let outcome = dhcpv6::respond(&self.lease, &request, &mut self.reply);
+                    let address = self.lease.addr6.filter(|_| outcome == Outcome::Replied);
+                    if let Some(address) = address.filter(|_| dhcpv6::assigns(payload)) {
+                        self.guest.learn(address.into()); // [DHCP6-6]
+                    }
+                    self.on_service(outcome);
+                }
+                self.offered.dhcpv6
+            }
+            _ => return false,
+        };
+        if !offered {
+            self.drops.count(DropReason::NoService);
+        }
+        true
+    }
+
+    /// Makes the guest speak, so that its Ethernet address is known [ADDR-10].
+    pub fn solicit_guest(&mut self) {
+        let outcome = arp::solicit_guest(&self.lease, &mut self.reply);
+        self.on_service(outcome);
+        let (lease, offered) = (&self.lease, self.offered);
+        let outcome = ndp::solicit_guest(lease, offered, self.guest_mac, &mut self.reply);
+        self.on_service(outcome);
+    }
+
+    /// When the next unsolicited Router Advertisement is due, milliseconds of the clock.
+    pub(super) fn next_advertisement(&self) -> Option<u64> {
+        let sent = self.lease.v6 && self.offered.ndp && self.offered.ra;
+        sent.then_some(self.advertise_at)
+    }
+
+    /// Advertises the router, if it is time to.
+    pub(super) fn advertise(&mut self) {
+        if self.next_advertisement().is_none_or(|at| self.now.ms() < at) {
+            return;
+        }
+        self.schedule_advertisement();
+        let (lease, offered) = (&self.lease, self.offered);
+        let outcome = ndp::advertise(lease, offered, self.guest_mac, &mut self.reply);
+        self.on_service(outcome);
+    }
+
+    /// Decides when the next one is due. The keyed hash serves as a source of random numbers.
+    pub(super) fn schedule_advertisement(&mut self) {
+        let now = self.now.ms();
+        let [.., high, low] = now.to_be_bytes();
+        let any = Endpoint::new(Addr::from(self.lease.our_ll), u16::from_be_bytes([high, low]));
+        let random = self.index.hash(&Tuple { protocol: proto::ICMPV6, ours: any, guest: any });
+        let spread = random.checked_rem(ADVERTISE_SPREAD_MS).unwrap_or(0);
+        self.advertise_at = now.saturating_add(ADVERTISE_MIN_MS).saturating_add(spread);
+    }
+
+    fn on_service(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Replied => {
+                if !self.out.control(self.reply.frame()) {
+                    self.drops.count(DropReason::LinkFull);
+                }
+            }
+            Outcome::Consumed => {}
+            Outcome::Dropped(_) => self.drops.count(DropReason::BadService),
+        }
+    }
+}
