@@ -51,6 +51,8 @@ mod many;
 mod model;
 #[path = "sim/reorder.rs"]
 mod reorder;
+#[path = "sim/served.rs"]
+mod served;
 #[path = "sim/stack.rs"]
 mod stack;
 #[path = "sim/timers.rs"]

@@ -296,9 +296,9 @@ const NAMES: &[Opt] = &[
         "Resolver that queries are forwarded to, once for\n\
          each of IPv4 and IPv6\n[default: the first of /etc/resolv.conf]",
     ),
-    Opt::with("search", "DOMAIN|none").short('S').does(
+    Opt::with("search", "NAME|none").short('S').does(
         Action::Search,
-        "Search domain to advertise, up to six, or none\n\
+        "Search domain to advertise, up to six times, or none\n\
          [default: those of /etc/resolv.conf]",
     ),
     Opt::flag("no-dhcp-dns").does(Action::NoDhcpDns, ""),
@@ -315,14 +315,12 @@ const NAMES: &[Opt] = &[
     ),
     Opt::with("hostname", "NAME").short('H').does(
         Action::Hostname,
-        "Host name that a command or shell started by us sees,\n\
-         and that DHCP gives\n\
+        "Host name that a command or shell started by us sees\n\
+         and DHCP gives\n\
          [default: pasta- and the host's; none by DHCP]",
     ),
-    Opt::with("fqdn", "NAME").does(
-        Action::Fqdn,
-        "Fully qualified domain name that DHCP and DHCPv6 give\n[default: none]",
-    ),
+    Opt::with("fqdn", "NAME")
+        .does(Action::Fqdn, "Fully qualified name that DHCP and DHCPv6 give\n[default: none]"),
 ];
 
 const HOST: &[Opt] = &[

@@ -139,6 +139,10 @@ fn help_text() {
         "--no-netns-quit",
         "--dns-host ",
         "--dhcp-dns",
+        "-S, --search ",
+        "--fqdn ",
+        "--no-dhcp ",
+        "--no-dhcpv6 ",
         "-H, --hostname ",
         "--map-guest-addr ",
         "-o, --outbound ",
@@ -420,8 +424,13 @@ fn protocols() {
     let c = config("--no-ra");
     assert_eq!((c.ndp, c.ra), (true, false));
     assert!(config("").ndp && config("").ra);
-    // There is nothing to switch off yet.
-    assert_eq!(run("--no-dhcp --no-dhcpv6").1, [""; 0]);
+    // [DHCP-1] [DHCP6-1]
+    let c = config("");
+    assert!(c.dhcp && c.dhcpv6);
+    let c = config("--no-dhcp");
+    assert_eq!((c.dhcp, c.dhcpv6), (false, true));
+    let c = config("--no-dhcpv6");
+    assert_eq!((c.dhcp, c.dhcpv6), (true, false));
 }
 
 // [ADDR-7] [COMPAT-9] The last of both ways wins.
@@ -433,6 +442,31 @@ fn advertising() {
     assert!(c.advertise_dns && c.advertise_search);
     let c = config("--dhcp-dns --no-dhcp-dns --no-dhcp-search --dhcp-search");
     assert!(!c.advertise_dns && c.advertise_search);
+}
+
+// [ADDR-7] [W-10] Several options, several names in one; `none` forgets what came before it.
+#[test]
+fn search_list() {
+    let search = |options: &str| config(options).search;
+    let list = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(search(""), None);
+    assert_eq!(search("-S a.example --search b.example."), list(&["a.example", "b.example."]));
+    assert_eq!(search("-S none"), list(&[]));
+    assert_eq!(search("-S a -S none"), list(&[]));
+    assert_eq!(search("-S none -S a"), list(&["a"]));
+    let argv = ["pasta", "-S", " a  b\tc "].map(std::ffi::OsString::from).to_vec();
+    match passt::cli::parse(argv, &ENV) {
+        Ok(Outcome::Run { config, .. }) => assert_eq!(config.search, list(&["a", "b", "c"])),
+        other => panic!("{other:?}"),
+    }
+}
+
+// [DHCP-5] [DHCP6-4] The last name wins.
+#[test]
+fn names_of_the_guest() {
+    assert_eq!(config("").fqdn, None);
+    let c = config("--fqdn a.example --fqdn b.example -H a -H b");
+    assert_eq!((c.fqdn.as_deref(), c.hostname.as_deref()), (Some("b.example"), Some("b")));
 }
 
 #[test]

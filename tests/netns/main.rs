@@ -20,6 +20,7 @@ mod auto;
 mod bulk;
 mod config;
 mod crowd;
+mod dhcp_clients;
 mod dscp;
 mod far;
 mod guest_link;

@@ -164,6 +164,29 @@ fn advertised_or_not() {
     assert_eq!((l.dns4.len(), l.search.len()), (1, 0));
 }
 
+// [ADDR-7] The user's search list goes before the host's, also an empty one.
+#[test]
+fn search_list_of_the_user() {
+    let of = |search: &[&str], advertise_search| {
+        let search = Some(search.iter().map(ToString::to_string).collect());
+        lease(&Config { search, advertise_search, ..config() }, &host()).search
+    };
+    assert_eq!(of(&["a", "b"], true), ["a", "b"]);
+    assert!(of(&[], true).is_empty());
+    assert!(of(&["a"], false).is_empty());
+}
+
+// [DHCP-5] [DHCP6-4]
+#[test]
+fn names() {
+    let l = lease(&config(), &host());
+    assert_eq!((l.hostname, l.fqdn), (None, None));
+    let (hostname, fqdn) = (Some("h".to_owned()), Some("h.example".to_owned()));
+    let c = Config { hostname: hostname.clone(), fqdn: fqdn.clone(), ..config() };
+    let l = lease(&c, &host());
+    assert_eq!((l.hostname, l.fqdn), (hostname, fqdn));
+}
+
 // [ADDR-7] --dns-host goes before the host's resolver, in its family.
 #[test]
 fn resolver_of_the_user() {

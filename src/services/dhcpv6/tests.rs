@@ -2,7 +2,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
-    clippy::panic
+    clippy::panic,
+    clippy::cast_possible_truncation
 )]
 
 use super::super::testing::{GUEST, hex};
@@ -307,42 +308,34 @@ fn fits_every_link() {
 }
 
 /// Messages as real clients send them.
-fn stock() -> [String; 4] {
+fn stock() -> [&'static str; 4] {
     [
         // Elapsed time, a DUID with a time, name, vendor class, wanted options.
-        format!(
-            "01 a1b2c3 0008 0002 0064 0001 000e 0001 0001 2a3b4c5d 525400123456
+        "01 a1b2c3 0008 0002 0064 0001 000e 0001 0001 2a3b4c5d 525400123456
              0003 000c 0e525400 00000000 00000000 0027 0009 00 07 4445534b544f50
-             0010 000e 00000137 0008 4d53465420352e30 0006 0008 0011 0017 0018 0027"
-        ),
+             0010 000e 00000137 0008 4d53465420352e30 0006 0008 0011 0017 0018 0027",
         // macOS.
-        format!(
-            "01 112233 0001 000e 0001 0001 2a3b4c5d 525400123456 0006 0004 0017 0018
-             0008 0002 0000 0003 000c 00000000 00000000 00000000"
-        ),
+        "01 112233 0001 000e 0001 0001 2a3b4c5d 525400123456 0006 0004 0017 0018
+             0008 0002 0000 0003 000c 00000000 00000000 00000000",
         // systemd-networkd: rapid commit and a prefix, too.
-        format!(
-            "01 445566 000e 0000 0003 000c 11223344 00000000 00000000
+        "01 445566 000e 0000 0003 000c 11223344 00000000 00000000
              0019 000c 11223344 00000000 00000000 0006 000a 0017 0018 0038 001f 0053
-             0001 000e 0002 0000 ab11 0102030405060708 0008 0002 0000"
-        ),
+             0001 000e 0002 0000 ab11 0102030405060708 0008 0002 0000",
         // UEFI: architecture, network interface, boot file.
-        format!(
-            "01 778899 0001 0012 0004 00112233445566778899aabbccddeeff 0008 0002 0000
+        "01 778899 0001 0012 0004 00112233445566778899aabbccddeeff 0008 0002 0000
              0006 0008 003b 003c 0017 0010 003d 0002 0007 003e 0003 01 03 10
-             0003 000c 00112233 00000000 00000000"
-        ),
+             0003 000c 00112233 00000000 00000000",
     ]
 }
 
 #[test]
 fn stock_clients() {
     for message in stock() {
-        let got = ask_with(&golden(), &message).unwrap();
+        let got = ask_with(&golden(), message).unwrap();
         let m = Message::parse(&got).unwrap();
         let address = associations(&m).flatten().find(|a| a.code == option::IA_NA).unwrap();
         assert_eq!(address.addresses().next(), Some(a6("2001:db8::10")));
-        let mine = hex(&message);
+        let mine = hex(message);
         let mine = Message::parse(&mine).unwrap();
         assert_eq!(m.option(option::CLIENT), mine.option(option::CLIENT));
         assert_eq!(m.option(option::DNS).unwrap().len(), 32);
@@ -353,7 +346,7 @@ fn stock_clients() {
 #[test]
 fn truncated() {
     for message in stock() {
-        let bytes = hex(&message);
+        let bytes = hex(message);
         for len in 0..bytes.len() {
             let cut = &bytes[..len];
             if ask_raw(&golden(), "fe80::9", "ff02::1:2", cut).is_ok() {
@@ -361,7 +354,7 @@ fn truncated() {
             }
         }
     }
-    let advertise = ask_with(&golden(), &stock()[0]).unwrap();
+    let advertise = ask_with(&golden(), stock()[0]).unwrap();
     for len in 0..=advertise.len() {
         assert!(ask_raw(&golden(), "fe80::9", "ff02::1:2", &advertise[..len]).is_err());
     }

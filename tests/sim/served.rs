@@ -1,0 +1,128 @@
+//! What the whole translator answers by itself, and says unasked.
+
+use passt::config::{Lease, Protocols};
+use passt::flow::{DropReason, Pool};
+use passt::forward::GuestAddrs;
+use passt::services::Offered;
+use passt::translate::tcp::Timeouts;
+use passt::translate::{Now, Setup, Translator};
+use passt::wire::Vnet;
+
+use super::link::FakeLink;
+use super::net::FakeNet;
+use super::rng::Rng;
+use super::world::GUEST_MAC;
+
+const START: u64 = 1_000_000;
+
+fn translator(
+    offered: Offered,
+    lease: Lease,
+    protocols: Protocols,
+) -> Translator<FakeLink, FakeNet> {
+    let setup = Setup {
+        services: offered,
+        protocols,
+        guest: GuestAddrs::new(&lease, false, false),
+        guest_mac: GUEST_MAC,
+        key: [7; 16],
+        flows: 4,
+        pool: Pool::new(1 << 20).unwrap(),
+        timeouts: Timeouts::default(),
+        now: Now(START),
+        lease,
+    };
+    let net = FakeNet { now: START, ..FakeNet::new(Rng::new(1)) };
+    Translator::new(setup, FakeLink::new(), net)
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<_> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    digits.chunks(2).map(|d| (d[0] << 4 | d[1]) as u8).collect()
+}
+
+/// A DISCOVER, to an address of the world as well.
+fn discover(dst: &str) -> Vec<u8> {
+    let mut f = hex("ffffffffffff 525400123456 0800 4500 0112 0000 0000 40 11 0000 00000000");
+    f.extend(hex(dst));
+    f.extend(hex("0044 0043 00fe 0000 01010600 11223344"));
+    f.resize(14 + 20 + 8 + 236, 0);
+    f.extend(hex("63825363 350101 ff 0000"));
+    f
+}
+
+fn solicit() -> Vec<u8> {
+    let mut f = hex("333300010002 525400123456 86dd 60000000 002a 11 01");
+    f.extend(hex("fe800000000000005054000000123456 ff020000000000000000000000010002"));
+    f.extend(hex("0222 0223 002a 0000 01 123456 0001000a00030001525400123456"));
+    f.extend(hex("0003000c 00000001 00000000 00000000"));
+    f
+}
+
+// [L2-9] [DHCP-1] [DHCP6-1] Requests for servers never leave, wherever they go and whatever is
+// forwarded; they are answered if that is wanted.
+#[test]
+fn requests_for_servers() {
+    let off = Offered { dhcp: false, dhcpv6: false, ..Offered::default() };
+    let no_udp = Protocols { udp: false, ..Protocols::default() };
+    for (offered, protocols, answers) in [
+        (Offered::default(), Protocols::default(), 1),
+        (Offered::default(), no_udp, 1),
+        (off, Protocols::default(), 0),
+    ] {
+        for frame in [discover("ffffffff"), discover("c6336401"), solicit()] {
+            let mut t = translator(offered, Lease::example(), protocols);
+            t.on_frame(&Vnet::default(), &frame);
+            assert_eq!(t.out.frames.len(), answers);
+            assert_eq!(t.drops().get(DropReason::NoService), 1 - answers as u64);
+            assert!(t.is_empty());
+        }
+    }
+    let mut t = translator(Offered::default(), Lease::example(), Protocols::default());
+    let mut bad = discover("ffffffff");
+    bad[42] = 2;
+    t.on_frame(&Vnet::default(), &bad);
+    assert_eq!((t.out.frames.len(), t.drops().get(DropReason::BadService)), (0, 1));
+}
+
+// [NDP-8] Again and again, at intervals that differ, to all nodes; the first one after an interval.
+#[test]
+fn router_is_advertised_again_and_again() {
+    let mut t = translator(Offered::default(), Lease::example(), Protocols::default());
+    let mut last = START / 1000;
+    let mut intervals = Vec::new();
+    for _ in 0..50 {
+        let due = t.next_deadline().unwrap();
+        t.set_now(Now((due - 1) * 1000));
+        t.on_time();
+        assert!(t.out.frames.is_empty());
+        t.set_now(Now(due * 1000));
+        t.on_time();
+        let frame = t.out.frames.pop_front().unwrap();
+        assert!(t.out.frames.is_empty());
+        assert_eq!(frame[38..54], hex("ff02 0000 0000 0000 0000 0000 0000 0001"));
+        assert_eq!((&frame[..6], frame[54]), (&GUEST_MAC.0[..], 134));
+        intervals.push(due - last);
+        last = due;
+    }
+    assert!(intervals.iter().all(|ms| (200_000..600_000).contains(ms)), "{intervals:?}");
+    intervals.sort_unstable();
+    assert!(intervals[0] < 300_000 && intervals[49] > 500_000, "{intervals:?}");
+}
+
+// [NDP-8] Not where nobody is to hear it; then an idle process has nothing to wait for.
+#[test]
+fn router_is_not_advertised() {
+    let v4 = Lease { v6: false, ..Lease::example() };
+    for (offered, lease) in [
+        (Offered { ra: false, ..Offered::default() }, Lease::example()),
+        (Offered { ndp: false, ..Offered::default() }, Lease::example()),
+        (Offered::default(), v4),
+    ] {
+        let mut t = translator(offered, lease, Protocols::default());
+        assert_eq!(t.next_deadline(), None);
+        t.set_now(Now(START * 1000));
+        t.on_time();
+        assert!(t.out.frames.is_empty());
+    }
+}
