@@ -43,7 +43,7 @@ reasons! {
     BadTransport = "bad-transport-header",
     /// An ICMP message other than echo request.
     IcmpType = "icmp-type",
-    /// Malformed or refused ARP or neighbour discovery message.
+    /// Malformed or refused message of ARP, neighbour discovery, DHCP or DHCPv6.
     BadService = "bad-service-message",
     /// The flow table is full.
     TableFull = "flow-table-full",

@@ -1,4 +1,4 @@
-//! What the guest is answered without involving the host: neighbours, addresses, routers.
+//! What the guest is answered without involving the host: neighbours, routers, configuration.
 //!
 //! # Theory of operation
 //!

@@ -6,6 +6,7 @@
 //! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
 //! * [`sources`], [`outbound`]: the addresses that either side sees; [`restart`]: ports that are free again;
+//! * [`dhcp_clients`]: guests that configure themselves;
 //! * [`dscp`]: code points of packets;
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
