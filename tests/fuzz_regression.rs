@@ -8,6 +8,8 @@
 
 #[path = "fuzz/src/driver.rs"]
 mod driver;
+#[path = "fuzz/src/services.rs"]
+mod services;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,7 +57,11 @@ fn past_failures_stay_fixed() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("# "), "{}: no description", file.display());
         let name = file.display().to_string();
-        let target = if name.contains("segments-") { driver::run_segments } else { driver::run };
+        let target = match &name {
+            name if name.contains("segments-") => driver::run_segments,
+            name if name.contains("services-") => services::run,
+            _ => driver::run,
+        };
         run_with(target, &name, &unhex(&text));
     }
 }
@@ -94,6 +100,9 @@ fn random_inputs_pass() {
         if n % 4 == 0 {
             run_with(driver::run_segments, &format!("segments {n}"), &data);
         }
+        // As bytes, and as messages that are almost right.
+        data[1] = (n % 16) as u8;
+        run_with(services::run, &format!("request {n}"), &data);
     }
 }
 

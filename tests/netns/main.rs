@@ -12,6 +12,7 @@
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
 //! * [`many`]: thousands of connections ([`crowd`]) and what happens where there can be no more;
+//! * [`uplink`]: changes of the host's interface while running;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -46,4 +47,5 @@ mod status;
 mod tap;
 mod tcp;
 mod udp;
+mod uplink;
 mod web;
