@@ -1,6 +1,6 @@
 //! What the whole translator answers by itself, and says unasked.
 
-use passt::config::{Lease, Protocols};
+use passt::config::{Inward, Lease, Protocols};
 use passt::flow::{DropReason, Pool};
 use passt::forward::GuestAddrs;
 use passt::services::Offered;
@@ -22,6 +22,7 @@ fn translator(
 ) -> Translator<FakeLink, FakeNet> {
     let setup = Setup {
         services: offered,
+        inward: Inward::Link,
         protocols,
         guest: GuestAddrs::new(&lease, false, false),
         guest_mac: GUEST_MAC,
