@@ -189,6 +189,63 @@ fn udhcpc() {
 }
 
 #[test]
+fn what_is_told_can_be_chosen() {
+    // [ADDR-7] [DHCP-5] [NDP-6] [W-10]
+    Lab::run(|lab| {
+        let told = |options: &[&str]| {
+            let mut command = lab.command("--dhcp-dns --dhcp-search");
+            command.args(options);
+            let guest = lab.guest_raw(command);
+            guest.run("ip link set up0 up");
+            let script = Script::new(lab, "");
+            let path = script.path.display();
+            guest.run(&format!(
+                "busybox udhcpc -n -q -f -i up0 -O search -O mtu -O staticroutes -s {path}"
+            ));
+            guest.wait_link_local();
+            (script.wait("bound", 0), guest.run("rdisc6 -1 up0"))
+        };
+        let (bound, router) = told(&[
+            "-D",
+            "192.0.2.53",
+            "-D",
+            "2001:db8::54",
+            "-S",
+            "a.example b.example",
+            "-S",
+            "c.example.",
+            "-m",
+            "1400",
+        ]);
+        assert_eq!(bound.value("dns"), "192.0.2.53");
+        assert_eq!(bound.value("search"), "a.example b.example c.example");
+        assert_eq!(bound.value("mtu"), "1400");
+        assert!(
+            !bound.values.contains_key("staticroutes") && !bound.values.contains_key("hostname")
+        );
+        assert!(router.contains("2001:db8::54") && router.contains("1400 bytes"), "{router}");
+        assert!(router.contains("a.example b.example c.example"), "{router}");
+
+        let nothing: [&[&str]; 2] = [
+            &["-D", "none", "-S", "none", "-m", "0"],
+            &["--no-dhcp-dns", "--no-dhcp-search", "-m0"],
+        ];
+        for options in nothing {
+            let (bound, router) = told(options);
+            for name in ["dns", "search", "mtu"] {
+                assert!(!bound.values.contains_key(name), "{options:?}: {bound:?}");
+            }
+            assert!(!router.contains("DNS") && !router.contains("MTU"), "{options:?}: {router}");
+        }
+
+        // A gateway that the netmask does not reach.
+        let (bound, _) = told(&["-a", "10.77.0.5/32", "-g", "10.9.9.1"]);
+        assert_eq!((bound.value("ip"), bound.value("mask")), ("10.77.0.5", "32"));
+        assert_eq!(bound.value("staticroutes"), "10.9.9.1/32 0.0.0.0 0.0.0.0/0 10.9.9.1");
+    });
+}
+
+#[test]
 fn udhcpc_is_refused_another_address() {
     // [DHCP-3] It asks for one first, as after a restart, and takes what it gets.
     Lab::run(|lab| {

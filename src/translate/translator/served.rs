@@ -46,6 +46,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 if self.offered.dhcp {
                     let request = dhcp::Request { eth_src: frame.src, src, payload };
                     let outcome = dhcp::respond(&self.lease, &request, &mut self.reply);
+                    log::debug!("DHCP request of {}: {outcome:?}", frame.src);
                     self.on_service(outcome);
                 }
                 self.offered.dhcp
@@ -54,6 +55,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 if self.offered.dhcpv6 {
                     let request = dhcpv6::Request { eth_src: frame.src, src, dst, payload };
                     let outcome = dhcpv6::respond(&self.lease, &request, &mut self.reply);
+                    log::debug!("DHCPv6 request of {}: {outcome:?}", frame.src);
                     let address = self.lease.addr6.filter(|_| outcome == Outcome::Replied);
                     if let Some(address) = address.filter(|_| dhcpv6::assigns(payload)) {
                         self.guest.learn(address.into()); // [DHCP6-6]
