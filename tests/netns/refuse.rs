@@ -78,7 +78,8 @@ fn bad_values_are_named() {
             ("-t %nosuch0/80", "nosuch0"),
             ("-t 80:10.0.0.1", "10.0.0.1"),
             ("-p /nonexistent/pcap", "/nonexistent/pcap"),
-            ("-S what.example", "what.example"),
+            ("-S what..example", "what..example"),
+            ("--fqdn .example", ".example"),
         ] {
             let pid = lab.dir().join("refused.pid");
             let line = format!("-q --config-net {options} --pid {} -- true", pid.display());
