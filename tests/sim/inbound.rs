@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use passt::config::{Inward, Lease, Protocols};
 use passt::flow::{DropReason, Pool};
 use passt::forward::{ForwardTarget, GuestAddrs};
-use passt::services::ndp;
+use passt::services::Offered;
 use passt::translate::tcp::Timeouts;
 use passt::translate::{Now, Setup, SockId, Translator};
 use passt::wire::{Addr, Body, Endpoint, Frame, Segment};
@@ -20,7 +20,7 @@ const TO: ForwardTarget = ForwardTarget { addr: None, port: 8080 };
 
 fn translator(lease: Lease, flows: usize) -> Translator<FakeLink, FakeNet> {
     let setup = Setup {
-        ndp: ndp::Params::default(),
+        services: Offered::default(),
         protocols: Protocols::default(),
         inward: Inward::Link,
         guest: GuestAddrs::new(&lease, false, false),
