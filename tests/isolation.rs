@@ -213,7 +213,7 @@ fn inherited_descriptors_are_closed_and_the_standard_ones_filled() {
                     unsafe { libc::close(fd) };
                 }
             }
-            fds::sanitize().unwrap();
+            fds::sanitize(None).unwrap();
             let open = |fd| {
                 // SAFETY: only asks.
                 unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
@@ -752,7 +752,7 @@ fn what_the_loop_does_is_allowed() {
     let _turn = turn();
     use std::net::{TcpListener, TcpStream, UdpSocket};
     let (status, text) = start(|report, _| {
-        sandbox::seal(Allow { faccessat: true }).unwrap();
+        sandbox::seal(Allow { faccessat: true, namespace: true }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -932,7 +932,7 @@ fn watch_in_sandbox(watch: impl FnOnce() -> NetnsWatch) -> Case {
         let mut watch = watch();
         assert!(!watch.gone());
         isolate(Run::Foreground);
-        sandbox::seal(Allow { faccessat: watch.looks() }).unwrap();
+        sandbox::seal(Allow { faccessat: watch.looks(), namespace: true }).unwrap();
         writeln!(report, "{}", if watch.interval().is_some() { "ask" } else { "told" }).unwrap();
         while !watch.gone() {
             match watch.fd() {

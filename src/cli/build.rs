@@ -14,7 +14,7 @@ use super::ports::{self, Context, Direction};
 use super::runas::{CliEnv, runas};
 use super::values;
 use crate::config::{
-    Config, DnsServers, Inward, MapAddr, Mode, Proto, Protocols, Target, Verbosity,
+    Config, DnsServers, GuestSocket, Inward, MapAddr, Mode, Proto, Protocols, Target, Verbosity,
 };
 
 /// Most `-D` addresses of one family; more are dropped, as resolvers do.
@@ -43,24 +43,37 @@ pub(super) struct Builder<'e> {
     /// `-n`, with its text.
     netmask: Option<(u8, String)>,
     netns: Option<PathBuf>,
+    /// `-s` or `-F`, whichever came last.
+    socket: GuestSocket,
     runas: Option<String>,
     /// `-t`, `-u`, `-T`, `-U` as written, in order.
     forwards: Vec<(Action, String)>,
 }
 
 impl<'e> Builder<'e> {
-    pub(super) fn new(env: &'e CliEnv) -> Self {
+    pub(super) fn new(env: &'e CliEnv, mode: Mode) -> Self {
+        // A namespace has the host's resolvers; a virtual machine has to be told.
+        let tell = mode == Mode::Passt;
+        let config = Config {
+            mode,
+            v6: env.ipv6,
+            advertise_dns: tell,
+            advertise_search: tell,
+            ..Config::default()
+        };
         Self {
             env,
-            config: Config { v6: env.ipv6, ..Config::default() },
+            config,
             warnings: Vec::new(),
-            no_splice: false,
+            // There is no loopback interface to splice to in a virtual machine.
+            no_splice: tell,
             quiet: false,
             debug: false,
             trace: false,
             address_len: None,
             netmask: None,
             netns: None,
+            socket: GuestSocket::Probe,
             runas: None,
             forwards: Vec::new(),
         }
@@ -155,6 +168,12 @@ impl<'e> Builder<'e> {
             Action::NoRa => config.ra = false,
             Action::NoDhcp => config.dhcp = false,
             Action::NoDhcpv6 => config.dhcpv6 = false,
+            Action::Socket => self.socket = GuestSocket::Path(values::socket_path(value)?),
+            Action::Fd => {
+                values::descriptor(text()?)?;
+                self.socket = GuestSocket::Inherited;
+            }
+            Action::OneOff => config.one_off = true,
         }
         Ok(())
     }
@@ -298,9 +317,16 @@ impl<'e> Builder<'e> {
         }
     }
 
-    /// Decides what to connect [CLI-10] [CLI-11].
+    /// Decides what to connect [CLI-9] [CLI-10] [CLI-11].
     fn target(&mut self, operands: Vec<OsString>) -> Result<(), String> {
         let config = &mut self.config;
+        if config.mode == Mode::Passt {
+            config.target = Target::Machine(self.socket.clone());
+            return match operands.first() {
+                Some(word) => Err(format!("unexpected argument {word:?}")),
+                None => Ok(()),
+            };
+        }
         config.target = match (self.netns.take(), operands.as_slice()) {
             (Some(path), []) => Target::Netns(path),
             (Some(_), [word, ..]) => {

@@ -12,9 +12,9 @@ pub(super) fn help(mode: Mode) -> String {
         options::all().filter(|option| !option.listed(mode)).map(|option| option.long).collect();
     let (template, usage, after) = match mode {
         Mode::Pasta => (PASTA_TEMPLATE, PASTA_USAGE, PORT_SPEC),
-        Mode::Passt => (PASST_TEMPLATE, PASST_USAGE, ""),
+        Mode::Passt => (PASST_TEMPLATE, PASST_USAGE, PORT_SPEC),
     };
-    command
+    let text = command
         .mut_args(|arg: Arg| {
             let hide = hidden.contains(&arg.get_id().as_str()) || arg.is_positional();
             arg.hide(hide)
@@ -23,7 +23,12 @@ pub(super) fn help(mode: Mode) -> String {
         .override_usage(usage)
         .after_help(after)
         .render_help()
-        .to_string()
+        .to_string();
+    match mode {
+        Mode::Pasta => text,
+        // The table is written for namespaces.
+        Mode::Passt => text.replace("; not for -T and -U", "").replace("namespace", "guest"),
+    }
 }
 
 /// Version and licence; the first line is `NAME VERSION` [CLI-20].
@@ -78,8 +83,8 @@ const PASST_USAGE: &str = "passt [OPTION]...";
 
 const PASST_TEMPLATE: &str = "Usage: {usage}
 
-Connect a virtual machine to the host's network, without privileges. This is
-not supported yet.
+Connect a virtual machine to the host's network, without privileges: one that
+connects to a UNIX stream socket, as QEMU does with -netdev stream.
 
-{all-args}
+{all-args}{after-help}
 ";

@@ -88,7 +88,7 @@ pub fn parse(argv: Vec<OsString>, env: &CliEnv) -> Result<Outcome, CliError> {
     let vhost_user = lexed.events.iter().any(|e| e.option.action == Action::VhostUser);
     let mode = mode(program, vhost_user)?;
 
-    let mut builder = Builder::new(env);
+    let mut builder = Builder::new(env, mode);
     for event in &lexed.events {
         match event.option.action {
             Action::Help => return Ok(Outcome::Print { text: help::help(mode) }),
@@ -103,18 +103,17 @@ pub fn parse(argv: Vec<OsString>, env: &CliEnv) -> Result<Outcome, CliError> {
         let message = one_line(&format!("{}: {fault}", program.to_string_lossy()));
         return Err(CliError { message, usage: Some(help::help(mode)) });
     }
-    if mode == Mode::Passt {
-        return Err(match lexed.operands.first() {
-            Some(word) => format!("unexpected argument {word:?}"),
-            None => PASST_NOT_YET.to_string(),
-        }
-        .into());
-    }
     let (config, warnings) = builder.finish(lexed.operands)?;
     Ok(Outcome::Run { config: Box::new(config), warnings })
 }
 
-const PASST_NOT_YET: &str = "passt mode is not supported yet";
+/// The descriptor that `--fd` names last, for whoever closes all others before [`parse`] [LIFE-4].
+/// Whether it may be given at all is for [`parse`] to say.
+pub fn guest_fd(argv: &[OsString]) -> Option<i32> {
+    let lexed = lex::lex(argv.get(1..).unwrap_or_default());
+    let fds = lexed.events.iter().filter(|e| e.option.action == Action::Fd);
+    fds.filter_map(|e| values::descriptor(e.value.to_str()?).ok()).next_back()
+}
 
 /// The program's mode: `pasta` anywhere in the last component of its name, else `passt` [CLI-1].
 fn mode(program: &OsStr, vhost_user: bool) -> Result<Mode, String> {
@@ -143,7 +142,9 @@ fn check_supported(event: &Event, mode: Mode) -> Result<(), String> {
             let other = if mode == Mode::Pasta { Mode::Passt } else { Mode::Pasta };
             Err(format!("option --{long} is for {} mode only", help::name(other)))
         }
-        _ if mode == Mode::Passt => Err(PASST_NOT_YET.to_string()),
+        _ if option.action == Action::VhostUser => {
+            Err(format!("option --{long} is not supported yet"))
+        }
         _ if option.action == Action::NotYet && option.value.is_some() => {
             Err(format!("option --{long} '{}' is not supported yet", value.to_string_lossy()))
         }

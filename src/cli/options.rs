@@ -69,7 +69,11 @@ pub(super) enum Action {
     NoNdp,
     NoDhcpv6,
     NoRa,
-    /// Read by mode selection, before any other option [CLI-1].
+    Socket,
+    /// The descriptor itself is read before all this, by [`super::guest_fd`].
+    Fd,
+    OneOff,
+    /// Chooses the mode, before any other option is looked at [CLI-1].
     VhostUser,
 }
 
@@ -144,8 +148,7 @@ impl Opt {
 
     /// True if the help text of `mode` lists it.
     pub(super) fn listed(&self, mode: Mode) -> bool {
-        let immediate = matches!(self.action, Action::Help | Action::Version);
-        !self.help.is_empty() && (immediate || (mode == Mode::Pasta && self.modes.include(mode)))
+        !self.help.is_empty() && self.modes.include(mode)
     }
 }
 
@@ -194,7 +197,6 @@ const GENERAL: &[Opt] = &[
     Opt::with("stats", "DELAY"),
     Opt::with("conf-path", "PATH").short('c'),
     Opt::with("pcap", "FILE").short('p'),
-    Opt::with("fd", "FD").short('F'),
     Opt::flag("chroot-fallback"),
 ];
 
@@ -386,11 +388,22 @@ const PROTOCOLS: &[Opt] = &[
 ];
 
 const MACHINES: &[Opt] = &[
-    Opt::with("socket", "PATH").alias("socket-path").short('s').passt(),
+    Opt::with("socket", "PATH").alias("socket-path").short('s').passt().does(
+        Action::Socket,
+        "Socket that virtual machines connect to [default:\nthe first free of /tmp/passt_1.socket to 99]",
+    ),
+    Opt::with("fd", "FD").short('F').passt().does(
+        Action::Fd,
+        "Serve the virtual machine at the other end of the\n\
+         open descriptor FD, implies --one-off\n[default: none]",
+    ),
     Opt::flag("vhost-user").does(Action::VhostUser, ""),
     Opt::flag("print-capabilities"),
     Opt::with("repair-path", "PATH").passt(),
     Opt::flag("migrate-exit").passt(),
     Opt::flag("migrate-no-linger").passt(),
-    Opt::flag("one-off").short('1').passt(),
+    Opt::flag("one-off")
+        .short('1')
+        .passt()
+        .does(Action::OneOff, "End with the first virtual machine [default: off]"),
 ];

@@ -22,6 +22,9 @@ const BUFFER_MEMORY_RANGE: RangeInclusive<usize> = 1 << 20..=1 << 30;
 /// Longest path the kernel takes, without the terminating NUL (`PATH_MAX` - 1).
 const PATH_MAX: usize = 4095;
 
+/// Longest path of a socket (`sun_path`, less the terminating NUL).
+const SOCKET_PATH_MAX: usize = 107;
+
 /// Longest interface name the kernel takes (`IFNAMSIZ` - 1).
 const IFNAME_MAX: usize = 15;
 
@@ -77,6 +80,21 @@ pub(super) fn guest_address(text: &str) -> Result<(IpAddr, Option<u8>), String> 
         })
         .transpose()?;
     Ok((addr, len))
+}
+
+/// `-s`: a path that fits a socket address.
+pub(super) fn socket_path(value: &OsStr) -> Result<PathBuf, String> {
+    match value.as_bytes() {
+        path if (1..=SOCKET_PATH_MAX).contains(&path.len()) => Ok(value.into()),
+        _ => Err(format!("invalid socket path {value:?}: must have 1 to {SOCKET_PATH_MAX} bytes")),
+    }
+}
+
+/// `-F`: a descriptor.
+pub(super) fn descriptor(text: &str) -> Result<i32, String> {
+    any_base(text)
+        .and_then(|n| i32::try_from(n).ok())
+        .ok_or_else(|| format!("invalid descriptor '{text}': must be 0 to {}", i32::MAX))
 }
 
 /// `-n`: an IPv4 netmask, dotted or as a number of bits; the number of bits.

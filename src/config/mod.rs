@@ -18,8 +18,8 @@ mod resolvconf;
 pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView};
 pub use lease::{Lease, LeaseError, Notice};
 pub use options::{
-    Config, DnsServers, Inward, MapAddr, Mode, Offload, Outbound, Protocols, RunAs, Target,
-    Verbosity,
+    Config, DnsServers, GuestSocket, Inward, MapAddr, Mode, Offload, Outbound, Protocols, RunAs,
+    Target, Verbosity,
 };
 pub use ports::{ForwardSpec, PortRule, Proto};
 pub use portset::PortSet;

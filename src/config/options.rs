@@ -16,9 +16,11 @@ pub enum Mode {
     Pasta,
 }
 
-/// Which namespace pasta connects [CLI-10].
+/// What is connected: for pasta a namespace [CLI-10], for passt a virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
+    /// A virtual machine.
+    Machine(GuestSocket),
     /// A new namespace with this command (program, arguments) as its first process.
     Command(Vec<OsString>),
     /// A new namespace with an interactive login shell.
@@ -27,6 +29,17 @@ pub enum Target {
     Pid(i32),
     /// A network namespace by path; a bare name has already been turned into `/run/netns/NAME`.
     Netns(PathBuf),
+}
+
+/// Where a virtual machine is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestSocket {
+    /// It connects to the first free path of a series.
+    Probe,
+    /// It connects to this path (`--socket`).
+    Path(PathBuf),
+    /// Our caller has connected it, and left us the descriptor (`--fd`).
+    Inherited,
 }
 
 /// How much is logged.
@@ -146,8 +159,10 @@ const BUFFER_MEMORY: usize = 64 << 20;
 pub struct Config {
     /// Program mode.
     pub mode: Mode,
-    /// Which namespace (pasta).
+    /// What is connected.
     pub target: Target,
+    /// `-1`: the end of the first guest is our end (passt).
+    pub one_off: bool,
     /// `--userns`: user namespace to join.
     pub userns: Option<PathBuf>,
     /// `--netns-only`, or implied by `--netns` without `--userns`: join no user namespace.
@@ -258,6 +273,7 @@ impl Default for Config {
         Self {
             mode: Mode::Pasta,
             target: Target::Shell,
+            one_off: false,
             userns: None,
             netns_only: false,
             foreground: false,

@@ -20,13 +20,13 @@ use crate::event::{Reactor, Ready, Registrar, Source};
 use crate::flow::FlowId;
 use crate::forward::ForwardTarget;
 use crate::host::{Accepted, Arrived, Listener, Listeners, Net, Side};
-use crate::link::{RxFrame, TapRx, TapTx};
+use crate::link::{Admitted, End, Link, RxFrame};
 use crate::sys::logsink;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Child, Waiting};
 use crate::sys::watch::NetnsWatch;
 use crate::translate::tcp::SocketReady;
-use crate::translate::{Far, FrameOut as _, Now, Translator};
+use crate::translate::{Far, FrameOut, Now, Translator};
 use crate::wire::{Addr, Endpoint};
 
 /// Frames read from the link per visit.
@@ -50,9 +50,9 @@ pub(super) struct Lifeline {
 }
 
 /// The loop and what feeds it.
-pub(super) struct Engine {
-    pub(super) translator: Translator<TapTx, Net>,
-    pub(super) rx: TapRx,
+pub(super) struct Engine<L: Link> {
+    pub(super) translator: Translator<L::Tx, Net>,
+    pub(super) link: L,
     pub(super) listeners: Listeners,
     /// Ports that follow the other side.
     pub(super) auto: Option<Auto>,
@@ -65,6 +65,8 @@ pub(super) struct Engine {
     /// Listening sockets with connections for which there was no room, in order.
     pub(super) waiting: Vec<u32>,
     pub(super) stop: Option<ExitCode>,
+    /// UDP listeners whose datagrams wait for a link that is blocked, in order.
+    pub(super) parked: Vec<u32>,
 }
 
 /// What a listening socket had.
@@ -77,14 +79,14 @@ enum Taken {
     NoRoom,
 }
 
-impl Engine {
+impl<L: Link> Engine<L> {
     /// Registers what there is to wait for, and lets the command run.
     pub(super) fn begin(mut self) -> Result<Self, StartError> {
         let failed = |e| StartError::Io("cannot wait for events", e);
         let add =
             |fd: BorrowedFd<'_>, source| self.registrar.add(fd, source, false).map_err(failed);
         add(self.signals.as_fd(), Source::Signal)?;
-        add(self.rx.as_fd(), Source::Link)?;
+        self.link.begin(&self.registrar).map_err(failed)?;
         if let Some(fd) = self.life.netns.as_ref().and_then(NetnsWatch::fd) {
             add(fd, Source::Netns)?;
         }
@@ -119,6 +121,7 @@ impl Engine {
             log::debug!("dropped: {} {n}", reason.text());
         }
         self.translator.end_flows();
+        self.translator.out.flush();
         self.stop.unwrap_or(ExitCode::FAILURE)
     }
 
@@ -131,6 +134,7 @@ impl Engine {
             log::trace!("event {source:?} {ready:?}");
             match source {
                 Source::Link => self.on_link(),
+                Source::Guest => self.on_guest(),
                 Source::Flow { id, side } => self.translator.on_socket(id, side, ready.into()),
                 Source::Listener(index) => self.on_listener(index),
                 Source::Signal => self.on_signal(),
@@ -139,8 +143,16 @@ impl Engine {
             }
         }
         self.translator.on_time();
-        while let Some(id) = self.translator.take_again() {
-            self.reactor.again(Source::Flow { id, side: false });
+        self.translator.out.flush();
+        // All who want another visit have something for the guest. Those whom the link stopped would
+        // only be stopped again: they wait for its event.
+        if !self.translator.out.is_blocked() {
+            while let Some(id) = self.translator.take_again() {
+                self.reactor.again(Source::Flow { id, side: false });
+            }
+            for index in self.parked.drain(..) {
+                self.reactor.again(Source::Listener(index));
+            }
         }
         if self.translator.take_starved() {
             for index in self.waiting.drain(..) {
@@ -170,26 +182,70 @@ impl Engine {
     }
 
     fn on_link(&mut self) {
-        let (mut frames, mut bytes) = (0, 0);
-        while let Some(RxFrame { vnet, frame }) = self.rx.next_frame() {
+        if self.read_link() {
+            self.reactor.again(Source::Link);
+        }
+    }
+
+    /// Serves frames of the guest; true if the budget was spent before there were no more.
+    fn read_link(&mut self) -> bool {
+        let (mut frames, mut bytes, mut more) = (0, 0, false);
+        while let Some(RxFrame { vnet, frame }) = self.link.next_frame() {
             frames += 1;
             bytes += frame.len();
             self.translator.on_frame(&vnet, frame);
             if frames >= FRAMES || bytes >= BYTES {
-                self.reactor.again(Source::Link);
+                more = true;
                 break;
             }
         }
-        if let Some(e) = self.rx.gone() {
-            log::error!("the guest's link is gone: {e}");
-            self.stop = Some(ExitCode::FAILURE);
-        }
         self.translator.end_batch();
+        match self.link.ended(&mut self.translator.out) {
+            None => return more,
+            Some(End::Device(e)) => {
+                log::error!("the guest's link is gone: {e}");
+                self.stop = Some(ExitCode::FAILURE);
+            }
+            Some(End::Guest { why, last }) => {
+                match why.reason() {
+                    Some(reason) => {
+                        log::warn!("guest: {why}");
+                        self.translator.guest_left(reason);
+                    }
+                    None => log::info!("guest: {why}"),
+                }
+                if last {
+                    self.stop = Some(ExitCode::SUCCESS);
+                }
+            }
+        }
+        false
+    }
+
+    /// Somebody wants to be our guest.
+    fn on_guest(&mut self) {
+        while self.stop.is_none() {
+            // Whoever has gone is not in the way, though we may not have been told yet.
+            while self.link.is_deserted() && self.read_link() {}
+            match self.link.admit(&mut self.translator.out, &self.registrar) {
+                Admitted::Nobody => return,
+                Admitted::Guest(pid) => {
+                    log::info!("guest: connected{}", process(pid));
+                    self.translator.solicit_guest();
+                }
+                Admitted::Refused(pid) => {
+                    log::info!("guest: refused another one{}", process(pid));
+                }
+            }
+        }
     }
 
     fn on_listener(&mut self, index: u32) {
         for _ in 0..ACCEPTS {
             let Some(listener) = self.listeners.get(index) else { return };
+            if listener.proto() == Proto::Udp && self.translator.out.payload().is_none() {
+                return self.park(index);
+            }
             let taken = match listener.proto() {
                 Proto::Tcp => accept(&mut self.translator, &listener),
                 Proto::Udp => receive(&mut self.translator, &listener),
@@ -206,6 +262,13 @@ impl Engine {
             }
         }
         self.reactor.again(Source::Listener(index));
+    }
+
+    /// Remembers a listener whose datagrams are better left where they are.
+    fn park(&mut self, index: u32) {
+        if let Err(at) = self.parked.binary_search(&index) {
+            self.parked.insert(at, index);
+        }
     }
 
     fn on_signal(&mut self) {
@@ -242,7 +305,7 @@ impl Engine {
 }
 
 /// Takes one connection.
-fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> Taken {
+fn accept<O: FrameOut>(translator: &mut Translator<O, Net>, listener: &Listener<'_>) -> Taken {
     let Some(id) = translator.next_id() else { return Taken::NoRoom };
     match listener.accept() {
         Ok(Some(accepted)) => {
@@ -259,8 +322,8 @@ fn accept(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> T
 }
 
 /// A new connection: past the link or through it.
-fn take(
-    translator: &mut Translator<TapTx, Net>,
+fn take<O: FrameOut>(
+    translator: &mut Translator<O, Net>,
     listener: &Listener<'_>,
     id: FlowId,
     accepted: Accepted,
@@ -284,8 +347,8 @@ fn take(
     }
 }
 
-fn goes_past_link(
-    translator: &Translator<TapTx, Net>,
+fn goes_past_link<O: FrameOut>(
+    translator: &Translator<O, Net>,
     listener: &Listener<'_>,
     ends: (Endpoint, Endpoint),
 ) -> bool {
@@ -296,7 +359,7 @@ fn goes_past_link(
 }
 
 /// Takes one datagram.
-fn receive(translator: &mut Translator<TapTx, Net>, listener: &Listener<'_>) -> Taken {
+fn receive<O: FrameOut>(translator: &mut Translator<O, Net>, listener: &Listener<'_>) -> Taken {
     // It may turn out to be one for the link.
     if listener.side == Side::Host && translator.out.payload().is_none() {
         return Taken::Nothing;
@@ -318,6 +381,11 @@ fn far(listener: &Listener<'_>) -> (Far, ForwardTarget) {
         Side::Namespace => Far::Host,
     };
     (far, target(listener))
+}
+
+/// A process, where it can be seen from here.
+fn process(pid: i32) -> String {
+    if pid == 0 { String::new() } else { format!(", process {pid}") }
 }
 
 /// Where what comes in through a listener goes to.

@@ -19,13 +19,17 @@ pub fn main() -> ExitCode {
     let inherited = signals::Inherited::record();
     memory::single_arena();
     logsink::init();
-    if let Err(e) = fds::sanitize() {
-        log::error!("{e}");
-        return ExitCode::FAILURE;
-    }
+    let argv: Vec<_> = std::env::args_os().collect();
+    let guest = match fds::sanitize(cli::guest_fd(&argv)) {
+        Ok(guest) => guest,
+        Err(e) => {
+            log::error!("{e}");
+            return ExitCode::FAILURE;
+        }
+    };
     fds::raise_nofile();
     signals::ignore_sigpipe();
-    match cli::parse(std::env::args_os().collect(), &CliEnv::host()) {
+    match cli::parse(argv, &CliEnv::host()) {
         Ok(Outcome::Print { text }) => {
             // A reader that has gone away is no error worth a word.
             let mut out = std::io::stdout();
@@ -33,7 +37,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Outcome::Run { config, warnings }) => {
-            let status = stages::run(*config, &warnings, inherited);
+            let status = stages::run(*config, &warnings, inherited, guest);
             status.unwrap_or_else(|e| {
                 log::error!("{e}");
                 ExitCode::FAILURE

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,12 +17,14 @@ use thiserror::Error;
 use super::auto::{self, Auto};
 use super::engine::{Engine, Lifeline, clock};
 use super::ports::{self, Shares};
-use crate::config::{Config, ForwardSpec, HostView, Inward, Lease, LeaseError, Target};
+use crate::config::{
+    Config, ForwardSpec, GuestSocket, HostView, Inward, Lease, LeaseError, Target,
+};
 use crate::event::Reactor;
 use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
 use crate::host::{Inside, ListenError, Listeners, Net, OutboundError, Patience, Side, outbound};
-use crate::link::{Tap, TapError};
+use crate::link::{self, Guests, Link, SocketError, SocketFile, Stream, Tap, TapError, TapRx};
 use crate::services::Offered;
 use crate::sys::background::{self, Background, Null};
 use crate::sys::factory::{self, Factory};
@@ -34,6 +37,7 @@ use crate::sys::watch::NetnsWatch;
 use crate::sys::{self, caps, logsink, netns, sandbox, seccomp, userns};
 use crate::translate::tcp::Timeouts;
 use crate::translate::{Setup, Translator};
+use crate::wire::{Addr, Mac};
 
 /// Where resolvers are found.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -68,18 +72,22 @@ pub(super) enum StartError {
     /// The tap device.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// The socket for guests.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// Anything else.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] std::io::Error),
 }
 
-/// Starts, and runs to the end.
+/// Starts, and runs to the end. `guest` is the descriptor that `--fd` names.
 pub(super) fn run(
     config: Config,
     warnings: &[String],
     inherited: Inherited,
+    guest: Option<OwnedFd>,
 ) -> Result<ExitCode, StartError> {
-    Parsed::new(config, warnings, inherited)?.resolve()?.open()?.isolate()?.run()
+    Parsed::new(config, warnings, inherited, guest)?.resolve()?.open()?.isolate()?.run()
 }
 
 /// The command line is known and what it names exists. Still the user who started us.
@@ -88,13 +96,19 @@ struct Parsed {
     inherited: Inherited,
     ids: Ids,
     program: Option<Program>,
+    guest: Option<OwnedFd>,
     pid_file: Option<PidFile>,
     null: Option<Null>,
     key: [u8; 16],
 }
 
 impl Parsed {
-    fn new(config: Config, warnings: &[String], inherited: Inherited) -> Result<Self, StartError> {
+    fn new(
+        config: Config,
+        warnings: &[String],
+        inherited: Inherited,
+        guest: Option<OwnedFd>,
+    ) -> Result<Self, StartError> {
         caps::reduce_initial()?;
         let command = matches!(config.target, Target::Command(_) | Target::Shell);
         logsink::configure(config.mode, config.verbosity, command);
@@ -104,7 +118,7 @@ impl Parsed {
         let program = match &config.target {
             Target::Command(argv) => Some(Program::find(argv)?),
             Target::Shell => Some(Program::shell()?),
-            Target::Pid(_) | Target::Netns(_) => None,
+            Target::Pid(_) | Target::Netns(_) | Target::Machine(_) => None,
         };
         let ids = ids::resolve(config.runas)?;
         let mut key = [0; 16];
@@ -112,7 +126,7 @@ impl Parsed {
             .and_then(|mut f| f.read_exact(&mut key))
             .map_err(|e| StartError::Io("cannot read /dev/urandom", e))?;
         let null = if config.foreground { None } else { Some(Null::open()?) };
-        Ok(Self { config, inherited, ids, program, pid_file: None, null, key })
+        Ok(Self { config, inherited, ids, program, guest, pid_file: None, null, key })
     }
 
     /// Looks at the host and claims what only the starting user can.
@@ -135,8 +149,22 @@ impl Parsed {
             let share = shares.option(n);
             ports::open(&mut listeners, spec, Side::Host, families, share, patience)?;
         }
+        let door = self.door()?;
         self.pid_file = self.config.pid_file.as_deref().map(PidFile::open).transpose()?;
-        Ok(Resolved { parsed: self, view, snapshot, lease, listeners, shares })
+        Ok(Resolved { parsed: self, view, snapshot, lease, listeners, shares, door })
+    }
+
+    /// Where a virtual machine will come from; `None` for a namespace.
+    fn door(&mut self) -> Result<Option<Door>, StartError> {
+        let Target::Machine(socket) = &self.config.target else { return Ok(None) };
+        Ok(Some(match socket {
+            GuestSocket::Probe => Door::Path(SocketFile::bind(None)?),
+            GuestSocket::Path(path) => Door::Path(SocketFile::bind(Some(path))?),
+            GuestSocket::Inherited => {
+                let fd = self.guest.take().ok_or(SocketError::NotConnected)?;
+                Door::Open(link::connected(fd)?)
+            }
+        }))
     }
 }
 
@@ -148,13 +176,51 @@ struct Resolved {
     lease: Lease,
     listeners: Listeners,
     shares: Shares,
+    door: Option<Door>,
+}
+
+/// Where a virtual machine comes from.
+enum Door {
+    /// It will connect to this socket.
+    Path(SocketFile),
+    /// It is connected.
+    Open(OwnedFd),
 }
 
 impl Resolved {
     /// Becomes the user we run as, enters or makes the namespaces, makes the link.
     fn open(mut self) -> Result<Opened, StartError> {
+        self.parsed.ids.switch()?;
+        match self.door.take() {
+            Some(door) => self.open_machine(door),
+            None => self.open_namespace(),
+        }
+    }
+
+    /// A user namespace in which we are nobody; and guests may come.
+    fn open_machine(self, door: Door) -> Result<Opened, StartError> {
+        userns::create(None)?;
+        caps::reduce_for_setup()?;
+        let guests = match door {
+            Door::Open(fd) => Guests::Connected(fd),
+            Door::Path(file) => {
+                let path = file.path().to_owned();
+                let fd = file.listen()?;
+                let path = path.display();
+                log::info!("virtual machines can connect to {path}");
+                log::info!(
+                    "QEMU 7.2 or later: -device virtio-net-pci,netdev=s \
+                     -netdev stream,id=s,server=off,addr.type=unix,addr.path={path}"
+                );
+                Guests::Listener(fd)
+            }
+        };
+        let base = Base { parsed: self.parsed, lease: self.lease, listeners: self.listeners };
+        Ok(Opened { base, side: GuestSide::Machine(guests) })
+    }
+
+    fn open_namespace(mut self) -> Result<Opened, StartError> {
         let Parsed { config, ids, program, inherited, .. } = &self.parsed;
-        ids.switch()?;
         let mut watch = None;
         match (&config.userns, &config.target) {
             (Some(path), _) => {
@@ -166,7 +232,7 @@ impl Resolved {
                 userns::join_pid(*pid)?;
             }
             (None, Target::Command(_) | Target::Shell) => userns::create(Some(*ids))?,
-            (None, Target::Netns(_)) => {}
+            (None, Target::Netns(_) | Target::Machine(_)) => {}
         }
         let target = match (&config.target, program) {
             (Target::Pid(pid), _) => {
@@ -190,22 +256,16 @@ impl Resolved {
         caps::reduce_for_setup()?;
 
         let ifname = self.ifname();
-        let made = netns::run_in(target.fd(), || self.make_link(&ifname))
+        let mut made = netns::run_in(target.fd(), || self.make_link(&ifname))
             .map_err(|e| StartError::Io("cannot enter the network namespace", e))??;
         self.lease.v4 &= made.configured.v4;
         self.lease.v6 &= made.configured.v6;
-        self.listeners.append(made.listeners);
-        let auto = Auto::new(&self.parsed.config, made.bound);
-        Ok(Opened {
-            parsed: self.parsed,
-            lease: self.lease,
-            listeners: self.listeners,
-            auto,
-            configured: made.configured,
-            netns: target,
-            watch,
-            tap: made.tap,
-        })
+        self.listeners.append(std::mem::take(&mut made.listeners));
+        let base = Base { parsed: self.parsed, lease: self.lease, listeners: self.listeners };
+        let Made { configured, tap, bound, .. } = made;
+        let auto = Auto::new(&base.parsed.config, bound);
+        let namespace = Namespace { configured, tap, netns: target, watch, auto, factory: None };
+        Ok(Opened { base, side: GuestSide::Namespace(namespace) })
     }
 
     fn ifname(&self) -> String {
@@ -265,39 +325,62 @@ impl Netns {
 
 /// Everything that is ever opened is open.
 struct Opened {
+    base: Base,
+    side: GuestSide,
+}
+
+/// What every link needs.
+struct Base {
     parsed: Parsed,
     lease: Lease,
     listeners: Listeners,
-    auto: Option<Auto>,
+}
+
+/// What is at the other end of the link.
+enum GuestSide {
+    Namespace(Namespace),
+    Machine(Guests),
+}
+
+/// A namespace with a tap device.
+struct Namespace {
     configured: Configured,
     tap: Tap,
     netns: Netns,
     watch: Option<NetnsWatch>,
+    auto: Option<Auto>,
+    /// Makes sockets inside while we run.
+    factory: Option<factory::Starting>,
 }
 
 impl Opened {
     /// Locks the door: own namespaces, empty root, no capabilities; goes to the background.
     fn isolate(mut self) -> Result<Sandboxed, StartError> {
-        let background = !self.parsed.config.foreground;
+        let parsed = &mut self.base.parsed;
+        let background = !parsed.config.foreground;
         let signals = Signals::listen(background)?;
-        let factory = self.needs_factory().then(|| factory::start(self.netns.fd())).transpose()?;
+        if let GuestSide::Namespace(namespace) = &mut self.side
+            && needs_factory(&parsed.config)
+        {
+            namespace.factory = Some(factory::start(namespace.netns.fd())?);
+        }
         let how = if background { sandbox::Run::Background } else { sandbox::Run::Foreground };
         sandbox::isolate(how)?;
-        let pid_file = self.parsed.pid_file.take();
-        let waits = match self.parsed.null.take() {
+        let pid_file = parsed.pid_file.take();
+        let waits = match parsed.null.take() {
             Some(null) => Waits::Parent(background::detach(null, pid_file)?),
             None => Waits::File(pid_file),
         };
-        Ok(Sandboxed { opened: self, signals, waits, factory })
+        Ok(Sandboxed { opened: self, signals, waits })
     }
+}
 
-    /// True if sockets inside the namespace may be wanted while we run.
-    fn needs_factory(&self) -> bool {
-        let Config { inward, tcp_in, udp_in, tcp_out, udp_out, .. } = &self.parsed.config;
-        let forwards = |spec: &ForwardSpec| !spec.rules.is_empty();
-        (*inward != Inward::Link && [tcp_in, udp_in].into_iter().any(forwards))
-            || [tcp_out, udp_out].into_iter().any(ForwardSpec::is_auto)
-    }
+/// True if sockets inside the namespace may be wanted while we run.
+fn needs_factory(config: &Config) -> bool {
+    let Config { inward, tcp_in, udp_in, tcp_out, udp_out, .. } = config;
+    let forwards = |spec: &ForwardSpec| !spec.rules.is_empty();
+    (*inward != Inward::Link && [tcp_in, udp_in].into_iter().any(forwards))
+        || [tcp_out, udp_out].into_iter().any(ForwardSpec::is_auto)
 }
 
 /// Nothing can be opened by name or gained any more.
@@ -305,7 +388,6 @@ struct Sandboxed {
     opened: Opened,
     signals: Signals,
     waits: Waits,
-    factory: Option<factory::Starting>,
 }
 
 /// What waits for us to be ready.
@@ -319,14 +401,26 @@ enum Waits {
 impl Sandboxed {
     /// Closes the last doors, lets those who wait go on, and serves.
     fn run(self) -> Result<ExitCode, StartError> {
+        let Sandboxed { opened: Opened { base, side }, signals, waits } = self;
+        match side {
+            GuestSide::Namespace(n) => waits.serve(|| namespace_engine(base, n, signals)),
+            GuestSide::Machine(guests) => waits.serve(|| machine_engine(base, guests, signals)),
+        }
+    }
+}
+
+impl Waits {
+    fn serve<L: Link>(
+        self,
+        engine: impl FnOnce() -> Result<(Engine<L>, seccomp::Allow), StartError>,
+    ) -> Result<ExitCode, StartError> {
         let sealed = || {
-            let factory = self.factory.map(factory::Starting::ready).transpose()?;
-            let (engine, allow) = engine(self.opened, self.signals, factory)?;
+            let (engine, allow) = engine()?;
             sandbox::seal(allow)?;
             Ok(engine)
         };
-        match self.waits {
-            Waits::Parent(parent) => match sealed().and_then(Engine::begin) {
+        match self {
+            Self::Parent(parent) => match sealed().and_then(Engine::begin) {
                 Ok(engine) => {
                     parent.ready()?;
                     Ok(engine.run())
@@ -336,8 +430,8 @@ impl Sandboxed {
                     Err(e)
                 }
             },
-            Waits::File(None) => Ok(sealed()?.begin()?.run()),
-            Waits::File(Some(mut file)) => {
+            Self::File(None) => Ok(sealed()?.begin()?.run()),
+            Self::File(Some(mut file)) => {
                 let engine = sealed()?;
                 // Before the command starts, which may look for it.
                 file.write(std::process::id())?;
@@ -359,24 +453,24 @@ fn timeouts() -> Timeouts {
     )
 }
 
-/// Puts the running parts together.
-fn engine(
-    opened: Opened,
+/// The running parts for a namespace.
+fn namespace_engine(
+    base: Base,
+    namespace: Namespace,
     signals: Signals,
-    factory: Option<Factory>,
-) -> Result<(Engine, seccomp::Allow), StartError> {
-    let Opened { parsed, lease, listeners, auto, configured, tap, netns, watch } = opened;
-    let config = parsed.config;
-    let reactor =
-        Reactor::new(LEFTOVERS).map_err(|e| StartError::Io("cannot create an event set", e))?;
-    let registrar =
-        || reactor.registrar().map_err(|e| StartError::Io("cannot share the event set", e));
-    let mut guest = GuestAddrs::new(&lease, config.addr4.is_some(), config.addr6.is_some())
-        .with(&configured.addrs);
-    if let Some(link_local) = configured.link_local {
-        guest.learn(link_local.into());
-    }
-    let allow = seccomp::Allow { faccessat: watch.as_ref().is_some_and(NetnsWatch::looks) };
+) -> Result<(Engine<TapRx>, seccomp::Allow), StartError> {
+    let Namespace { configured, tap, netns, watch, auto, factory } = namespace;
+    let factory = factory.map(factory::Starting::ready).transpose()?;
+    let config_net = base.parsed.config.config_net;
+    let who = Who {
+        mac: configured.mac,
+        addrs: configured.addrs,
+        link_local: configured.link_local.map(Into::into),
+    };
+    let allow = seccomp::Allow {
+        namespace: true,
+        faccessat: watch.as_ref().is_some_and(NetnsWatch::looks),
+    };
     let life = Lifeline {
         waiting: match netns {
             Netns::Spawned(waiting) => Some(waiting),
@@ -385,6 +479,58 @@ fn engine(
         child: None,
         netns: watch,
     };
+    let mut engine = engine(base, (tap.rx, tap.tx), who, signals, life, factory)?;
+    engine.auto = auto;
+    if config_net {
+        // Otherwise the interface is still down, and nobody is there to be asked.
+        engine.translator.solicit_guest();
+    }
+    Ok((engine, allow))
+}
+
+/// The running parts for a virtual machine.
+fn machine_engine(
+    base: Base,
+    guests: Guests,
+    signals: Signals,
+) -> Result<(Engine<Stream>, seccomp::Allow), StartError> {
+    let connected = matches!(guests, Guests::Connected(_));
+    let link = Stream::new(guests, base.parsed.config.one_off);
+    let who = Who { mac: Mac::BROADCAST, addrs: Vec::new(), link_local: None };
+    let mut engine = engine(base, link, who, signals, Lifeline::default(), None)?;
+    if connected {
+        engine.translator.solicit_guest();
+    }
+    Ok((engine, seccomp::Allow::default()))
+}
+
+/// What is known of the guest before it speaks.
+struct Who {
+    mac: Mac,
+    addrs: Vec<IpAddr>,
+    link_local: Option<Addr>,
+}
+
+/// Puts the running parts together.
+fn engine<L: Link>(
+    base: Base,
+    (link, out): (L, L::Tx),
+    who: Who,
+    signals: Signals,
+    life: Lifeline,
+    factory: Option<Factory>,
+) -> Result<Engine<L>, StartError> {
+    let Base { parsed, lease, listeners } = base;
+    let config = parsed.config;
+    let reactor =
+        Reactor::new(LEFTOVERS).map_err(|e| StartError::Io("cannot create an event set", e))?;
+    let registrar =
+        || reactor.registrar().map_err(|e| StartError::Io("cannot share the event set", e));
+    let mut guest =
+        GuestAddrs::new(&lease, config.addr4.is_some(), config.addr6.is_some()).with(&who.addrs);
+    if let Some(link_local) = who.link_local {
+        guest.learn(link_local);
+    }
     let pool = Pool::new(config.buffer_memory).map_err(|_| {
         StartError::Io("cannot reserve --buffer-memory", std::io::ErrorKind::OutOfMemory.into())
     })?;
@@ -398,7 +544,7 @@ fn engine(
         },
         guest,
         inward: if factory.is_some() { config.inward } else { Inward::Link },
-        guest_mac: configured.mac,
+        guest_mac: who.mac,
         key: parsed.key,
         flows: MAX_FLOWS,
         pool,
@@ -408,16 +554,11 @@ fn engine(
     };
     let inside = Inside::new(factory);
     let net = Net::new(registrar()?, setup.lease.scope6, inside, config.outbound, config.freebind);
-    let mut translator = Translator::new(setup, tap.tx, net);
-    if config.config_net {
-        // Otherwise the interface is still down, and nobody is there to be asked.
-        translator.solicit_guest();
-    }
-    let engine = Engine {
-        translator,
-        rx: tap.rx,
+    Ok(Engine {
+        translator: Translator::new(setup, out, net),
+        link,
         listeners,
-        auto,
+        auto: None,
         registrar: registrar()?,
         reactor,
         signals,
@@ -425,6 +566,6 @@ fn engine(
         ask_at: 0,
         waiting: Vec::new(),
         stop: None,
-    };
-    Ok((engine, allow))
+        parked: Vec::new(),
+    })
 }

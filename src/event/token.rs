@@ -24,6 +24,8 @@ const _: () = assert!(KIND_SHIFT + 4 <= usize::BITS);
 pub enum Source {
     /// The guest's link.
     Link,
+    /// Where guests connect.
+    Guest,
     /// Signals.
     Signal,
     /// The command we started, or the process whose namespace we serve.
@@ -49,6 +51,7 @@ pub fn encode(source: Source) -> Token {
         Source::Child => (2, 0, 0, false),
         Source::Netns => (3, 0, 0, false),
         Source::Listener(n) => (4, n, 0, false),
+        Source::Guest => (6, 0, 0, false),
         Source::Flow { id, side } => (5, id.index, id.generation, side),
     };
     Token(
@@ -76,6 +79,7 @@ pub fn source(token: Token) -> Option<Source> {
             },
             side: bits(SIDE_SHIFT, 1) == 1,
         },
+        6 => Source::Guest,
         _ => return None,
     })
 }
@@ -89,7 +93,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(
-            kind in 0..6u8,
+            kind in 0..7u8,
             index in 0..MAX_FLOWS as u32,
             generation in 0..1u32 << GENERATION_BITS,
             side: bool,
@@ -100,6 +104,7 @@ mod tests {
                 2 => Source::Child,
                 3 => Source::Netns,
                 4 => Source::Listener(index),
+                6 => Source::Guest,
                 _ => Source::Flow { id: FlowId { index, generation }, side },
             };
             prop_assert_eq!(source(encode(s)), Some(s));

@@ -67,6 +67,10 @@ reasons! {
     Multicast = "multicast-not-forwarded",
     /// A datagram from the host that no rule or flow wants.
     NoFlow = "no-flow",
+    /// A guest that sent a length which no frame has, and was disconnected.
+    BadLength = "bad-frame-length",
+    /// A frame whose end never came, because its guest went away.
+    CutOff = "frame-cut-off",
 }
 
 /// A counter per [`DropReason`].

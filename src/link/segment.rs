@@ -4,7 +4,7 @@ use crate::wire::checksum::Checksum;
 use crate::wire::{Gso, Head, TcpFlags};
 
 /// Longest headers of a frame: Ethernet, IPv6, TCP with options.
-const HEADERS: usize = 14 + 40 + 60;
+pub(super) const HEADERS: usize = 14 + 40 + 60;
 
 /// Where a TCP header keeps its sequence number and flags.
 const SEQ: usize = 4;
@@ -40,7 +40,7 @@ pub(super) fn each(
 }
 
 /// Headers of the packet that carries `payload`, `offset` bytes into the train.
-fn cut<'a>(
+pub(super) fn cut<'a>(
     head: &Head,
     room: &'a mut [u8; HEADERS],
     offset: usize,

@@ -20,16 +20,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::segment;
+use super::{End, FRAME_MIN, Link, PADDING, RxFrame, segment};
 use crate::config::Offload;
+use crate::event::{Registrar, Source};
 use crate::translate::FrameOut;
 use crate::wire::{ETH_LEN, Head, VNET_LEN, Vnet};
 
 /// Longest frame: an IP packet of 65 535 bytes behind an Ethernet header.
 const FRAME_MAX: usize = ETH_LEN + 65_535;
-
-/// Shortest frame on the wire without its check sequence; shorter ones are padded [TAP-6].
-const FRAME_MIN: usize = 60;
 
 /// Why a tap device cannot be had.
 #[derive(Debug, Error)]
@@ -127,15 +125,6 @@ fn offloads(fd: BorrowedFd<'_>, level: Offload) -> io::Result<()> {
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A frame of the guest.
-#[derive(Clone, Copy, Debug)]
-pub struct RxFrame<'a> {
-    /// Its offload header; all zero on a link without.
-    pub vnet: Vnet,
-    /// The frame from its Ethernet header on.
-    pub frame: &'a [u8],
-}
-
 /// Result of reading a frame.
 #[derive(Debug)]
 enum Fill {
@@ -159,8 +148,30 @@ impl TapRx {
         Self { file, vnet, buf, gone: None }
     }
 
-    /// Reads the next frame; `None` when there is none now, or never again ([`TapRx::gone`]).
-    pub fn next_frame(&mut self) -> Option<RxFrame<'_>> {
+    fn fill(&mut self) -> Fill {
+        loop {
+            return match (&*self.file).read(&mut self.buf) {
+                Ok(0) => Fill::Gone(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => Fill::Frame(n),
+                Err(e) => match e.raw_os_error() {
+                    Some(libc::EINTR) => continue,
+                    // EIO is an interface that is down, not one that is gone.
+                    Some(libc::EAGAIN | libc::EIO) => Fill::Empty,
+                    _ => Fill::Gone(e),
+                },
+            };
+        }
+    }
+}
+
+impl Link for TapRx {
+    type Tx = TapTx;
+
+    fn begin(&mut self, registrar: &Registrar) -> io::Result<()> {
+        registrar.add(self.file.as_fd(), Source::Link, false)
+    }
+
+    fn next_frame(&mut self) -> Option<RxFrame<'_>> {
         let len = match self.fill() {
             Fill::Frame(len) => len,
             Fill::Empty => return None,
@@ -181,30 +192,8 @@ impl TapRx {
         }
     }
 
-    /// Why the device will give no more frames, if so.
-    pub fn gone(&self) -> Option<&io::Error> {
-        self.gone.as_ref()
-    }
-
-    fn fill(&mut self) -> Fill {
-        loop {
-            return match (&*self.file).read(&mut self.buf) {
-                Ok(0) => Fill::Gone(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => Fill::Frame(n),
-                Err(e) => match e.raw_os_error() {
-                    Some(libc::EINTR) => continue,
-                    // EIO is an interface that is down, not one that is gone.
-                    Some(libc::EAGAIN | libc::EIO) => Fill::Empty,
-                    _ => Fill::Gone(e),
-                },
-            };
-        }
-    }
-}
-
-impl AsFd for TapRx {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    fn ended(&mut self, _out: &mut TapTx) -> Option<End> {
+        self.gone.take().map(End::Device)
     }
 }
 
@@ -246,7 +235,6 @@ impl FrameOut for TapTx {
 /// Writes one frame, padded. `headers` may begin with an offload header; `counted` of its bytes
 /// belong to the frame.
 fn write(mut file: &std::fs::File, headers: &[u8], payload: &[u8], counted: usize) -> bool {
-    const PADDING: [u8; FRAME_MIN] = [0; FRAME_MIN];
     let missing = FRAME_MIN.saturating_sub(counted).saturating_sub(payload.len());
     let padding = PADDING.get(..missing).unwrap_or_default();
     let parts = [IoSlice::new(headers), IoSlice::new(payload), IoSlice::new(padding)];

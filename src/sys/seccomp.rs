@@ -26,6 +26,8 @@ use super::error::Error;
 /// What the process needs beyond the common list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
+    /// A namespace is served: its loopback interface is spliced to ours, and it may have a command.
+    pub namespace: bool,
     /// A namespace is watched by its file, which may have to be looked for
     /// ([`NetnsWatch::looks`](super::watch::NetnsWatch::looks)).
     pub faccessat: bool,
@@ -101,8 +103,6 @@ const DATA: &[i64] = &[
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_recvmmsg,
-    libc::SYS_splice,
-    libc::SYS_pipe2,
     libc::SYS_close,
     libc::SYS_lseek,
     libc::SYS_fsync,
@@ -137,6 +137,12 @@ const RUNTIME: &[i64] = &[
     libc::SYS_rt_sigaction,   // abort() resets SIGABRT
     libc::SYS_getpid,
     libc::SYS_gettid,
+];
+
+/// What a namespace is served with.
+const NAMESPACE: &[i64] = &[
+    libc::SYS_splice,
+    libc::SYS_pipe2,
     libc::SYS_waitid, // the command's status
     libc::SYS_wait4,
 ];
@@ -154,6 +160,9 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn rules(allow: Allow) -> Result<Rules, Error> {
     let mut rules = listed(&[EVENT, DATA, SOCKETS, RUNTIME]);
+    if allow.namespace {
+        rules.extend(listed(&[NAMESPACE]));
+    }
     if allow.faccessat {
         rules.insert(libc::SYS_faccessat, vec![]);
     }

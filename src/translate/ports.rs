@@ -244,12 +244,19 @@ pub trait SpliceSockets {
 /// The guest's link, towards the guest.
 pub trait FrameOut {
     /// Room for the payload of the next frame; at least 65 535 bytes, or `None` when the link can
-    /// take nothing now.
+    /// take nothing now. What is written there lasts until anything is sent.
     fn payload(&mut self) -> Option<&mut [u8]>;
     /// Sends a frame: `head`, then the first `len` bytes of the payload room. False if lost.
     fn send(&mut self, head: &Head, len: usize) -> bool;
     /// Sends a complete frame without offloads. False if lost.
     fn control(&mut self, frame: &[u8]) -> bool;
+    /// True if the link takes no payload now, and whoever drives us will be told when it does. On a
+    /// link that does not tell it is always false, and only time helps.
+    fn is_blocked(&self) -> bool {
+        false
+    }
+    /// Sends what was kept back to be sent together.
+    fn flush(&mut self) {}
 }
 
 /// What a handler may touch besides its own flow.

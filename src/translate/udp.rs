@@ -217,6 +217,11 @@ impl UdpFlow {
         Verdict::Keep
     }
 
+    /// True if the link was full when the socket had something.
+    pub fn waits_for_link(&self) -> bool {
+        self.retry.deadline().is_armed()
+    }
+
     /// True if [`UdpFlow::on_socket`] stopped for want of budget.
     pub fn wants_more(&self) -> bool {
         self.more

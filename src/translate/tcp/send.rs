@@ -101,6 +101,11 @@ impl Tcp {
         new || self.wants_repair()
     }
 
+    /// True if the link did not take what the flow has for the guest.
+    pub fn waits_for_link(&self) -> bool {
+        self.events.has(Events::LINK_FULL)
+    }
+
     /// The link is full. Coming back at once would spin, and waiting for the retransmission timer
     /// would be long.
     pub(super) fn retry_soon<O, N>(&mut self, io: &Io<'_, O, N>) {

@@ -61,6 +61,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         }
     }
 
+    /// A guest has gone whose last frame, or all that it sent, made no sense.
+    pub fn guest_left(&mut self, reason: DropReason) {
+        self.drops.count(reason);
+    }
+
     fn on_udp(&mut self, frame: &Frame<'_>, vnet: &Vnet, packet: &Packet<'_>) {
         let segment = match vnet.gso {
             Gso::Udp(size) => size,

@@ -54,6 +54,16 @@ impl Flow {
         }
     }
 
+    /// True if it has something for the guest that the link did not take.
+    fn waits_for_link(&self) -> bool {
+        match self {
+            Self::Tcp(t) => t.waits_for_link(),
+            Self::Udp(u) => u.waits_for_link(),
+            Self::Ping(p) => p.waits_for_link(),
+            Self::Splice(_) | Self::SpliceUdp(_) => false,
+        }
+    }
+
     /// True if what its socket has is to be tried again now.
     pub(super) fn retries(&self, now: Now) -> bool {
         match self {
@@ -89,11 +99,16 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         }
     }
 
-    /// Applies a verdict: keeps the flow's timer true, or ends the flow.
+    /// Applies a verdict: keeps the flow's timer true, or ends the flow. One that waits for a link
+    /// that tells when it takes more is visited as soon as it does, whatever its timer says.
     pub(super) fn settle(&mut self, id: FlowId, verdict: Verdict) {
         if verdict == Verdict::Keep {
-            if let Some(at) = self.flows.get(id).and_then(|f| f.deadline().at()) {
+            let Some(flow) = self.flows.get(id) else { return };
+            if let Some(at) = flow.deadline().at() {
                 self.wheel.ensure(id.index, at);
+            }
+            if self.out.is_blocked() && flow.waits_for_link() {
+                self.again.push(id);
             }
             return;
         }
