@@ -72,7 +72,7 @@ pub(crate) fn iperf(lab: &Lab, client: &Ns, server: IpAddr, options: &str) -> Js
 /// that says that we did not get to run, not that anything was lost: a loss shows as duplicate
 /// acknowledgements, which make the guest repeat what is missing.
 #[track_caller]
-fn never_twice(guest: &Ns, end: &Json, what: &str) {
+pub(crate) fn never_twice(guest: &Ns, end: &Json, what: &str) {
     let told = end.at("sum_sent").at("retransmits").number();
     assert!(told.is_some(), "{what}: no report");
     let missing = counter(guest, "TCPFastRetrans");

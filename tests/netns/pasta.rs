@@ -76,10 +76,18 @@ impl Lab {
     /// `pasta OPTIONS`, which has to go to the background by itself with status 0.
     #[track_caller]
     pub(crate) fn attach(&self, options: &str) -> Running {
+        self.background(self.command(options.trim_start()))
+    }
+
+    /// As [`Lab::attach`], for a command line prepared by the caller that takes one more argument
+    /// at its beginning.
+    #[track_caller]
+    pub(crate) fn background(&self, prepared: Command) -> Running {
         let pid_file = self.fresh("pid");
         let stderr = self.fresh("stderr");
-        let mut command = self.command("--pid");
-        command.arg(&pid_file).args(options.split_whitespace());
+        let options: Vec<_> = prepared.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let mut command = Command::new(prepared.get_program());
+        command.arg("--pid").arg(&pid_file).args(&options);
         let status = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -87,7 +95,7 @@ impl Lab {
             .status()
             .unwrap();
         let said = fs::read_to_string(&stderr).unwrap();
-        assert!(status.success(), "pasta {options}: {status}\n{said}");
+        assert!(status.success(), "{options:?}: {status}\n{said}");
         let text = fs::read_to_string(&pid_file).unwrap();
         let pid = text.strip_suffix('\n').and_then(|t| t.parse().ok());
         let pid = pid.unwrap_or_else(|| panic!("PID file says {text:?}\n{said}"));
@@ -107,6 +115,19 @@ impl Lab {
         let mut command = Command::new(pasta_path());
         command.args(options.split_whitespace());
         command
+    }
+
+    /// A program of ours in the foreground, whatever it says kept.
+    pub(crate) fn foreground(&self, mut command: Command) -> Running {
+        let stderr = self.fresh("stderr");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        Running { pid, child: Some(child), stderr, status: None }
     }
 
     /// A path that was not used before.
