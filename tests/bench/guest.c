@@ -92,7 +92,7 @@ static void inbound(void)
 		for (end += n; end - start >= 4; start += 4 + len) {
 			memcpy(&len, buf + start, 4);
 			len = ntohl(len);
-			if (len < 60 || len > FRAME)
+			if (len < 14 || len > FRAME)
 				errx(1, "a frame of %u bytes", len);
 			if (end - start < 4 + len)
 				break;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use passt::cli::{CliEnv, Outcome, parse};
 use passt::config::{
-    ForwardSpec, Inward, MapAddr, Mode, Offload, Protocols, RunAs, Target, Verbosity,
+    ForwardSpec, GuestSocket, Inward, MapAddr, Mode, Offload, Protocols, RunAs, Target, Verbosity,
 };
 use passt::wire::Mac;
 
-use crate::support::{ENV, config, outcome_on, printed, run};
+use crate::support::{ENV, config, outcome, outcome_on, printed, run};
 
 #[test]
 fn defaults() {
@@ -166,7 +166,64 @@ fn help_text() {
     }
     assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{text}");
     let passt = printed("passt --help");
-    assert!(passt.contains("--version") && !passt.contains("--netns"));
+    for option in [
+        "--version",
+        "-s, --socket <PATH>",
+        "-F, --fd <FD>",
+        "-1, --one-off",
+        "-m, --mtu <MTU>",
+        "-t, --tcp-ports <SPEC>",
+        "-a, --address <ADDR[/LEN]>",
+        "--no-tcp",
+        "-t 8000-8010:80-90",
+    ] {
+        assert!(passt.contains(option), "{option}");
+    }
+    for option in ["--netns", "--tcp-ns", "--offload", "namespace", "-T", "--vhost-user"] {
+        assert!(!passt.contains(option), "{option}");
+    }
+    assert!(passt.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{passt}");
+}
+
+// [CLI-3] [W-23] [LIFE-12] Where a virtual machine is found: the last of `-s` and `-F` counts.
+#[test]
+fn machines() {
+    let machine = |options: &str| match outcome(&format!("passt {options}")) {
+        Ok(Outcome::Run { config, .. }) => *config,
+        other => panic!("{options}: {other:?}"),
+    };
+    let path = |p: &str| Target::Machine(GuestSocket::Path(p.into()));
+    for (options, target) in [
+        ("", Target::Machine(GuestSocket::Probe)),
+        ("-s /a", path("/a")),
+        ("--socket /a --socket-path b", path("b")),
+        ("--fd 0", Target::Machine(GuestSocket::Inherited)),
+        ("-s /a -F 0x10", Target::Machine(GuestSocket::Inherited)),
+        ("-F 3 -s /a", path("/a")),
+    ] {
+        assert_eq!(machine(options).target, target, "{options}");
+    }
+    let config = machine("-1 -t 8080:80 -m 1500 -a 192.0.2.5/24 --no-udp --no-map-gw -P /run/p");
+    assert!(config.one_off && !config.foreground && !config.protocols.udp && !config.map_gw);
+    assert_eq!((config.mode, config.mtu, config.prefix4), (Mode::Passt, 1500, Some(24)));
+    assert_eq!(config.tcp_in.rules.len(), 1);
+    // A machine has no resolv.conf of ours: it is told unless that is refused.
+    assert!(config.advertise_dns && config.advertise_search);
+    let config = machine("--no-dhcp-dns --no-dhcp-search");
+    assert!(!config.advertise_dns && !config.advertise_search);
+    assert!(!crate::support::config("").advertise_dns);
+    // The descriptor has to be known before anything else.
+    for (line, fd) in [
+        ("passt -F 5 -F 6", Some(6)),
+        ("passt --fd=0x10 -s /x", Some(16)),
+        ("passt --fd x --fd 7", Some(7)),
+        ("pasta -- prog --fd 3", None),
+        ("pasta prog -F 3", None),
+        ("passt", None),
+    ] {
+        let argv: Vec<_> = line.split_whitespace().map(Into::into).collect();
+        assert_eq!(passt::cli::guest_fd(&argv), fd, "{line}");
+    }
 }
 
 // [CLI-3] [COMPAT-8] The last of contradictory options wins.
