@@ -11,7 +11,7 @@
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
-//! * [`stream`]: passt, and a [`machine`] behind its socket;
+//! * [`stream`], [`qemu`]: passt, and a [`machine`] behind its socket;
 //! * [`many`]: thousands of connections ([`crowd`]) and what happens where there can be no more;
 //! * [`uplink`]: changes of the host's interface while running;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
@@ -38,6 +38,7 @@ mod ns;
 mod offload;
 mod outbound;
 mod pasta;
+mod qemu;
 mod refuse;
 mod relay;
 mod restart;
