@@ -10,6 +10,8 @@
 mod driver;
 #[path = "fuzz/src/services.rs"]
 mod services;
+#[path = "fuzz/src/stream.rs"]
+mod stream;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,6 +62,7 @@ fn past_failures_stay_fixed() {
         let target = match &name {
             name if name.contains("segments-") => driver::run_segments,
             name if name.contains("services-") => services::run,
+            name if name.contains("stream-") => stream::run,
             _ => driver::run,
         };
         run_with(target, &name, &unhex(&text));
@@ -74,6 +77,33 @@ fn seeds_pass() {
     for file in files("fuzz/corpus-seed/segments") {
         let data = fs::read(&file).unwrap();
         run_with(driver::run_segments, &file.display().to_string(), &data);
+    }
+    for file in files("fuzz/corpus-seed/stream") {
+        let data = fs::read(&file).unwrap();
+        run_with(stream::run, &file.display().to_string(), &data);
+    }
+}
+
+// [TAP-2] [TAP-3] The seeds of the stream with one to three bytes changed, in pieces of any size.
+#[test]
+fn changed_streams_pass() {
+    let mut x = 0x2545_f491_4f6c_dd1du64;
+    let mut random = |n: usize| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        (x >> 8) as usize % n
+    };
+    let seeds: Vec<_> =
+        files("fuzz/corpus-seed/stream").iter().map(|f| fs::read(f).unwrap()).collect();
+    for n in 0..2000 {
+        let mut data = seeds[n % seeds.len()].clone();
+        data[0] = random(256) as u8;
+        for _ in 0..random(4) {
+            let at = random(data.len());
+            data[at] = random(256) as u8;
+        }
+        run_with(stream::run, &format!("stream {n}"), &data);
     }
 }
 

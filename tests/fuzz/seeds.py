@@ -126,6 +126,37 @@ SEGMENTS = {
     for first in range(0, 256, 32)
 }
 
+
+# The target `stream` takes the size of its pieces, and then what a guest writes: src/stream.rs.
+def framed(frame):
+    return len(frame).to_bytes(4, "big") + frame
+
+
+def tcp_frame(family, seq, payload, flags=16):
+    tcp = (bytes([0, 7, 0, 80]) + (seq & 0xffffffff).to_bytes(4, "big") + bytes([0, 0, 0, 9, 0x80, flags])
+           + bytes([0, 99, 0, 0, 0, 0, 1, 1, 8, 10, 0, 0, 0, 5, 0, 0, 0, 6]) + payload)
+    if family == V4:
+        network = bytes([8, 0, 0x45, 0]) + (20 + len(tcp)).to_bytes(2, "big") + bytes(
+            [0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2])
+    else:
+        network = bytes([0x86, 0xdd, 0x60, 0, 0, 0]) + len(tcp).to_bytes(2, "big") + bytes([6, 64]) + bytes(32)
+    return framed(bytes(12) + network + tcp)
+
+
+def train(family, count=4, size=50):
+    return b"".join(tcp_frame(family, 2**32 - 99 + n * size, bytes([n]) * size) for n in range(count))
+
+
+STREAMS = {
+    "frames": b"\0" + framed(bytes(14)) + framed(bytes(60)) + framed(bytes(range(100))),
+    "bytewise": b"\1" + framed(bytes(60)) * 3 + framed(bytes(20))[:-1],
+    "lengths": b"\7" + framed(bytes(65535)[:300]) + bytes([0, 1, 0, 0]),
+    "short": b"\5" + framed(bytes(60)) + bytes([0, 0, 0, 13]) + bytes(13),
+    "train4": b"\0" + train(V4), "train6": b"\0" + train(V6),
+    "train-fin": b"\0" + train(V4, 2) + tcp_frame(V4, 2**32 + 1, b"end", 25) + train(V4, 1),
+    "trains": b"\x80" + train(V4) + train(V6) + train(V4, 8, 2),
+}
+
 here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus-seed")
 for name, steps in SEEDS.items():
     os.makedirs(os.path.join(here, "frames"), exist_ok=True)
@@ -135,6 +166,10 @@ for name, steps in SEGMENTS.items():
     os.makedirs(os.path.join(here, "segments"), exist_ok=True)
     with open(os.path.join(here, "segments", name), "wb") as f:
         f.write(SETUP + steps)
+for name, data in STREAMS.items():
+    os.makedirs(os.path.join(here, "stream"), exist_ok=True)
+    with open(os.path.join(here, "stream", name), "wb") as f:
+        f.write(data)
 for target, seeds in {
     "cli": {"ports": b"-t\0 8000-8010:80-90,[::1]/22\0-u\0none\0-T\0001-65535", "netns": b"--netns\0x"},
     "netlink": {
