@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use passt::config::Offload;
-use passt::link::{RxFrame, Tap};
+use passt::link::{Link as _, RxFrame, Tap};
 use passt::translate::FrameOut as _;
 use passt::wire::{
     Addr, Body, Datagram, Endpoint, Frame, Gso, Head, Mac, Packet, Path, Segment, Seq, SynOptions,

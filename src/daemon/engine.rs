@@ -150,9 +150,7 @@ impl<L: Link> Engine<L> {
             while let Some(id) = self.translator.take_again() {
                 self.reactor.again(Source::Flow { id, side: false });
             }
-            for index in self.parked.drain(..) {
-                self.reactor.again(Source::Listener(index));
-            }
+            self.unpark();
         }
         if self.translator.take_starved() {
             for index in self.waiting.drain(..) {
@@ -217,6 +215,8 @@ impl<L: Link> Engine<L> {
                 if last {
                     self.stop = Some(ExitCode::SUCCESS);
                 }
+                // What waited for this guest is not for the next one.
+                self.unpark();
             }
         }
         false
@@ -268,6 +268,12 @@ impl<L: Link> Engine<L> {
     fn park(&mut self, index: u32) {
         if let Err(at) = self.parked.binary_search(&index) {
             self.parked.insert(at, index);
+        }
+    }
+
+    fn unpark(&mut self) {
+        for index in self.parked.drain(..) {
+            self.reactor.again(Source::Listener(index));
         }
     }
 
