@@ -44,16 +44,11 @@ fn serve(ns: &Ns, port: u16, program: &str, args: &[&str]) -> Helper {
     server
 }
 
-/// Runs iperf3 against `remote`; the totals of its report.
+/// Runs iperf3 against `remote`, which must not be slower than what is broken; the totals of its
+/// report.
 #[track_caller]
 pub(crate) fn iperf(lab: &Lab, client: &Ns, server: IpAddr, options: &str) -> Json {
-    let _server = serve(&lab.remote, 5201, "iperf3", &["-s", "-1", "-p", "5201"]);
-    let mut command = client.command("iperf3");
-    command.args(["-J", "-p", "5201", "--connect-timeout", "5000", "-c", &server.to_string()]);
-    command.args(options.split_whitespace());
-    let out = output_within(&mut command, Duration::from_secs(30));
-    assert!(out.status.success(), "{options}: {}{}", out.stdout, out.stderr);
-    let end = Json::parse(&out.stdout).at("end").clone();
+    let end = iperf_at_any_rate(lab, client, server, options);
     for sum in ["sum_received", "sum_received_bidir_reverse"] {
         if let Some(rate) = end.at(sum).at("bits_per_second").number() {
             assert!(
@@ -64,6 +59,18 @@ pub(crate) fn iperf(lab: &Lab, client: &Ns, server: IpAddr, options: &str) -> Js
         }
     }
     end
+}
+
+/// The same, however fast it is.
+#[track_caller]
+pub(crate) fn iperf_at_any_rate(lab: &Lab, client: &Ns, server: IpAddr, options: &str) -> Json {
+    let _server = serve(&lab.remote, 5201, "iperf3", &["-s", "-1", "-p", "5201"]);
+    let mut command = client.command("iperf3");
+    command.args(["-J", "-p", "5201", "--connect-timeout", "5000", "-c", &server.to_string()]);
+    command.args(options.split_whitespace());
+    let out = output_within(&mut command, Duration::from_secs(30));
+    assert!(out.status.success(), "{options}: {}{}", out.stdout, out.stderr);
+    Json::parse(&out.stdout).at("end").clone()
 }
 
 /// What the guest sent is never sent twice: the path is clean and nothing of ours drops.

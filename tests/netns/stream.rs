@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::bulk::{counter, iperf, never_twice};
+use crate::bulk::{counter, iperf_at_any_rate, never_twice};
 use crate::crowd::{descriptors, resident};
 use crate::lab::{
     HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within, unprivileged,
@@ -112,10 +112,10 @@ fn bulk_transfers_lose_nothing() {
             let (passt, socket) = lab.passt(&format!("-m {mtu}"));
             let mut guest = lab.machine(&format!("vm{mtu}"), mtu);
             guest.plug(&socket);
-            let end = iperf(lab, &guest.ns, REMOTE4, "-t 1 -C cubic");
+            let end = iperf_at_any_rate(lab, &guest.ns, REMOTE4, "-t 1 -C cubic");
             never_twice(&guest.ns, &end, "out");
             let ahead = counter(&guest.ns, "TCPOFOQueue");
-            iperf(lab, &guest.ns, REMOTE6, "-t 1 -R");
+            iperf_at_any_rate(lab, &guest.ns, REMOTE6, "-t 1 -R");
             // A tail may be repeated that was only late; a loss makes the guest wait for segments.
             let missing = counter(&guest.ns, "TCPOFOQueue") - ahead;
             assert_eq!(missing, 0, "segments that came before others");

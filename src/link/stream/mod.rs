@@ -123,7 +123,8 @@ impl Stream {
         let Some(sock) = &self.sock else { return false };
         loop {
             match recv(sock.as_raw_fd(), self.inbox.room(), MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => self.left = Some(self.inbox.end()),
+                // Reset: it closed before it had read everything.
+                Ok(0) | Err(Errno::ECONNRESET) => self.left = Some(self.inbox.end()),
                 Ok(n) => {
                     self.inbox.filled(n);
                     return true;
