@@ -626,7 +626,7 @@ fn a_start_that_fails_late_ends_the_waiting_command() {
         let program = Program::find(&argv(&["sleep", "1000"])).unwrap();
         let waiting = prepare(&program, &Inherited::record());
         sandbox::isolate(Run::Foreground).unwrap();
-        sandbox::seal(Allow::default()).unwrap();
+        sandbox::seal(Allow { namespace: true, ..Allow::default() }).unwrap();
         drop(waiting);
         assert_eq!(nix::sys::wait::wait(), Err(Errno::ECHILD));
     });

@@ -224,11 +224,14 @@ impl<L: Link> Engine<L> {
 
     /// Somebody wants to be our guest.
     fn on_guest(&mut self) {
-        while self.stop.is_none() {
-            // Whoever has gone is not in the way, though we may not have been told yet.
+        while let Some(who) = self.link.arrival() {
+            // Whoever has gone is not in the way, though we may not have been told yet. To be asked
+            // when the next one is there: that may be at once.
             while self.link.is_deserted() && self.read_link() {}
-            match self.link.admit(&mut self.translator.out, &self.registrar) {
-                Admitted::Nobody => return,
+            if self.stop.is_some() {
+                return;
+            }
+            match self.link.admit(who, &mut self.translator.out, &self.registrar) {
                 Admitted::Guest(pid) => {
                     log::info!("guest: connected{}", process(pid));
                     self.translator.solicit_guest();

@@ -17,6 +17,7 @@ mod stream;
 mod tap;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use crate::event::Registrar;
 use crate::translate::FrameOut;
@@ -64,10 +65,15 @@ pub trait Link {
         false
     }
 
-    /// Lets a guest in that asks to be served.
-    fn admit(&mut self, out: &mut Self::Tx, registrar: &Registrar) -> Admitted {
-        let _ = (out, registrar);
-        Admitted::Nobody
+    /// Somebody who asks to be served, if there is anybody.
+    fn arrival(&mut self) -> Option<OwnedFd> {
+        None
+    }
+
+    /// Lets who arrived in, unless there is a guest.
+    fn admit(&mut self, who: OwnedFd, out: &mut Self::Tx, registrar: &Registrar) -> Admitted {
+        let _ = (who, out, registrar);
+        Admitted::Refused(0)
     }
 }
 
@@ -88,8 +94,6 @@ pub enum End {
 /// Who was at the door; with the process id, 0 if that cannot be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// Nobody any more.
-    Nobody,
     /// A guest, which is connected now.
     Guest(i32),
     /// One too many.

@@ -203,8 +203,11 @@ impl Link for Stream {
         self.sock.as_ref().is_some_and(|sock| listen::hung_up(sock.as_fd()))
     }
 
-    fn admit(&mut self, out: &mut StreamTx, registrar: &Registrar) -> Admitted {
-        let Some(fd) = self.accept() else { return Admitted::Nobody };
+    fn arrival(&mut self) -> Option<OwnedFd> {
+        self.accept()
+    }
+
+    fn admit(&mut self, fd: OwnedFd, out: &mut StreamTx, registrar: &Registrar) -> Admitted {
         let who = listen::peer(fd.as_fd());
         if self.sock.is_some() {
             drop(fd);
