@@ -337,6 +337,7 @@ struct Base {
 }
 
 /// What is at the other end of the link.
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is moved once")]
 enum GuestSide {
     Namespace(Namespace),
     Machine(Guests),
