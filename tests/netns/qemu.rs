@@ -172,8 +172,8 @@ fn everything(lab: &Lab, vm: &mut Vm, port: u16) {
 /// A connection to `port` of the host, which is port 80 of the machine.
 fn inbound(lab: &Lab, vm: &mut Vm, host: IpAddr, port: u16) {
     let data = pattern(1 << 20);
-    // There is no telling when it listens; a connection that comes too early is refused.
-    vm.run("nc -l -p 80 >/tmp/in & sleep 0.5");
+    vm.run("nc -l -p 80 >/tmp/in &");
+    vm.run("until grep -q ':0050 .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done");
     let mut peer = connect(&lab.remote, at(host, port));
     peer.write_all(&data).unwrap();
     drop(peer);
