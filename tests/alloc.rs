@@ -265,6 +265,7 @@ impl World {
             services: Offered::default(),
             protocols: Protocols::default(),
             guest: GuestAddrs::new(&lease, false, false),
+            linked: true,
             inward: Inward::Link,
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],

@@ -135,7 +135,8 @@ fn in_guest<T: Send>(
             let _tap = open_tap();
             let mut socket = Socket::open().unwrap();
             let start = Instant::now();
-            let done = netlink::configure(&mut socket, &snapshot, &lease, config, TAP).unwrap();
+            let done =
+                netlink::configure(&mut socket, &snapshot, &lease, config, Some(TAP)).unwrap();
             println!("configured in {:?}", start.elapsed());
             look(done)
         });

@@ -163,6 +163,7 @@ impl<'e> Builder<'e> {
             Action::NoUdp => config.protocols.udp = false,
             Action::NoSplice => self.no_splice = true,
             Action::HostLoToNsLo => config.inward = Inward::Loopback,
+            Action::SpliceOnly => config.splice_only = true,
             Action::NoIcmp => (config.protocols.icmp, config.ndp) = (false, false),
             Action::NoNdp => config.ndp = false,
             Action::NoRa => config.ra = false,
@@ -305,6 +306,15 @@ impl<'e> Builder<'e> {
     /// [SPLICE-3]
     fn splicing(&mut self) -> Result<(), String> {
         let config = &mut self.config;
+        if config.splice_only {
+            if self.no_splice {
+                return Err("option --splice-only: not allowed with --no-splice".to_string());
+            }
+            // There is no link that any of this could go over.
+            config.inward = Inward::Loopback;
+            (config.protocols.icmp, config.ndp, config.ra) = (false, false, false);
+            config.dns = DnsServers { none: true, servers: Vec::new() };
+        }
         match (self.no_splice, config.inward) {
             (true, Inward::Loopback) => {
                 Err("option --host-lo-to-ns-lo: not allowed with --no-splice".to_string())

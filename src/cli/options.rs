@@ -65,6 +65,7 @@ pub(super) enum Action {
     NoIcmp,
     NoSplice,
     HostLoToNsLo,
+    SpliceOnly,
     NoDhcp,
     NoNdp,
     NoDhcpv6,
@@ -364,7 +365,11 @@ const FORWARDING: &[Opt] = &[
         Action::NoSplice,
         "Send what comes from the host's loopback interface\nthrough the link, too [default: off]",
     ),
-    Opt::flag("splice-only").pasta(),
+    Opt::flag("splice-only").pasta().does(
+        Action::SpliceOnly,
+        "Connect the loopback interfaces of namespace and host\n\
+         and nothing else: no interface in the namespace\n[default: off]",
+    ),
     Opt::flag("host-lo-to-ns-lo").pasta().does(
         Action::HostLoToNsLo,
         "Forward from the host's loopback addresses to those\n\

@@ -117,8 +117,9 @@ impl Lease {
             notices.info("IPv6 not available on this host, disabling it".to_owned());
         }
         let (host4, host6) = (host.v4.as_ref().filter(|_| v4), host.v6.as_ref().filter(|_| v6));
-        notices.local_mode(4, v4 && host4.is_none());
-        notices.local_mode(6, v6 && host6.is_none());
+        let linked = !config.splice_only;
+        notices.local_mode(4, linked && v4 && host4.is_none());
+        notices.local_mode(6, linked && v6 && host6.is_none());
 
         let (addr4, prefix4) = address4(config, host4);
         let addr6 = config.addr6.or_else(|| host6.map(|h| h.addr.addr));

@@ -257,6 +257,8 @@ pub struct Config {
     pub udp_out: ForwardSpec,
     /// `--no-splice`, `--host-lo-to-ns-lo`.
     pub inward: Inward,
+    /// `--splice-only`: no tap device.
+    pub splice_only: bool,
     /// `--offload`: the most that is asked for.
     pub offload: Offload,
     /// `--buffer-memory`: bytes for data of the guest that sockets do not take at once.
@@ -321,6 +323,7 @@ impl Default for Config {
             tcp_out: ForwardSpec::default(),
             udp_out: ForwardSpec::default(),
             inward: Inward::default(),
+            splice_only: false,
             offload: Offload::Udp,
             buffer_memory: BUFFER_MEMORY,
             runas: None,

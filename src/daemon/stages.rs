@@ -24,7 +24,7 @@ use crate::event::Reactor;
 use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
 use crate::host::{Inside, ListenError, Listeners, Net, OutboundError, Patience, Side, outbound};
-use crate::link::{self, Guests, Link, SocketError, SocketFile, Stream, Tap, TapError, TapRx};
+use crate::link::{self, Guests, Link, NoLink, SocketError, SocketFile, Stream, Tap, TapError};
 use crate::services::Offered;
 use crate::sys::background::{self, Background, Null};
 use crate::sys::factory::{self, Factory};
@@ -283,11 +283,16 @@ impl Resolved {
     /// Runs inside the target namespace.
     fn make_link(&self, ifname: &str) -> Result<Made, StartError> {
         let config = &self.parsed.config;
-        let tap = Tap::open(ifname, config.offload)?;
+        let tap = if config.splice_only { None } else { Some(Tap::open(ifname, config.offload)?) };
         let mut socket = netlink::Socket::open()
             .map_err(|e| StartError::Io("cannot open a netlink socket in the namespace", e))?;
-        let configured =
-            netlink::configure(&mut socket, &self.snapshot, &self.lease, config, ifname)?;
+        let configured = netlink::configure(
+            &mut socket,
+            &self.snapshot,
+            &self.lease,
+            config,
+            tap.as_ref().map(|_| ifname),
+        )?;
         let families = (self.lease.v4, self.lease.v6);
         let (mut listeners, patience) = (Listeners::default(), Patience::at_start());
         for (n, spec) in [(2, &config.tcp_out), (3, &config.udp_out)] {
@@ -301,7 +306,7 @@ impl Resolved {
 
 /// What was made inside the target namespace.
 struct Made {
-    tap: Tap,
+    tap: Option<Tap>,
     configured: Configured,
     listeners: Listeners,
     /// Tells which ports are bound in there.
@@ -346,7 +351,8 @@ enum GuestSide {
 /// A namespace with a tap device.
 struct Namespace {
     configured: Configured,
-    tap: Tap,
+    /// None if it is connected past the link alone.
+    tap: Option<Tap>,
     netns: Netns,
     watch: Option<NetnsWatch>,
     auto: Option<Auto>,
@@ -404,7 +410,10 @@ impl Sandboxed {
     fn run(self) -> Result<ExitCode, StartError> {
         let Sandboxed { opened: Opened { base, side }, signals, waits } = self;
         match side {
-            GuestSide::Namespace(n) => waits.serve(|| namespace_engine(base, n, signals)),
+            GuestSide::Namespace(mut n) => match n.tap.take() {
+                Some(tap) => waits.serve(|| namespace_engine(base, n, (tap.rx, tap.tx), signals)),
+                None => waits.serve(|| namespace_engine(base, n, NoLink::new(), signals)),
+            },
             GuestSide::Machine(guests) => waits.serve(|| machine_engine(base, guests, signals)),
         }
     }
@@ -455,12 +464,13 @@ fn timeouts() -> Timeouts {
 }
 
 /// The running parts for a namespace.
-fn namespace_engine(
+fn namespace_engine<L: Link>(
     base: Base,
     namespace: Namespace,
+    link: (L, L::Tx),
     signals: Signals,
-) -> Result<(Engine<TapRx>, seccomp::Allow), StartError> {
-    let Namespace { configured, tap, netns, watch, auto, factory } = namespace;
+) -> Result<(Engine<L>, seccomp::Allow), StartError> {
+    let Namespace { configured, tap: _, netns, watch, auto, factory } = namespace;
     let factory = factory.map(factory::Starting::ready).transpose()?;
     let config_net = base.parsed.config.config_net;
     let who = Who {
@@ -480,9 +490,9 @@ fn namespace_engine(
         child: None,
         netns: watch,
     };
-    let mut engine = engine(base, (tap.rx, tap.tx), who, signals, life, factory)?;
+    let mut engine = engine(base, link, who, signals, life, factory)?;
     engine.auto = auto;
-    if config_net {
+    if config_net && L::FRAMES {
         // Otherwise the interface is still down, and nobody is there to be asked.
         engine.translator.solicit_guest();
     }
@@ -544,6 +554,7 @@ fn engine<L: Link>(
             ra: config.ra && !config.config_net,
         },
         guest,
+        linked: L::FRAMES,
         inward: if factory.is_some() { config.inward } else { Inward::Link },
         guest_mac: who.mac,
         key: parsed.key,

@@ -3,7 +3,8 @@
 //! A link has two halves. One gives frames of the guest, and is a [`Link`] to the loop; the other
 //! takes frames for it ([`FrameOut`](crate::translate::FrameOut)). They are separate values, so that
 //! a handler may hold a received frame while it sends others. There are two links: the tap device
-//! of a namespace ([`Tap`]), and the socket of a virtual machine ([`Stream`]).
+//! of a namespace ([`Tap`]), and the socket of a virtual machine ([`Stream`]). A namespace may do
+//! without ([`NoLink`]).
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +13,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod none;
 mod segment;
 mod stream;
 mod tap;
@@ -22,6 +24,7 @@ use std::os::fd::OwnedFd;
 use crate::event::Registrar;
 use crate::translate::FrameOut;
 use crate::wire::Vnet;
+pub use none::{NoLink, NoLinkTx};
 pub use stream::{
     BadLength, Guests, Inbox, Left, Outbox, SocketError, SocketFile, Stream, StreamTx, connected,
 };
@@ -46,6 +49,9 @@ pub struct RxFrame<'a> {
 pub trait Link {
     /// The half that takes them.
     type Tx: FrameOut;
+
+    /// False where there is nobody to send frames to: what cannot go past the link is refused.
+    const FRAMES: bool = true;
 
     /// Registers what there is to wait for at the start.
     ///

@@ -441,6 +441,9 @@ fn splicing() {
     assert_eq!(config("").inward, Inward::Address);
     assert_eq!(config("--no-splice").inward, Inward::Link);
     assert_eq!(config("--host-lo-to-ns-lo").inward, Inward::Loopback);
+    let c = config("--splice-only");
+    assert_eq!((c.inward, c.splice_only), (Inward::Loopback, true));
+    assert!(!c.protocols.icmp && c.dns.none);
 }
 
 #[test]

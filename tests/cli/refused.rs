@@ -262,7 +262,6 @@ fn not_supported() {
         ("--conf-path x", "--conf-path 'x'"),
         ("--pcap x", "--pcap 'x'"),
         ("--chroot-fallback", "--chroot-fallback"),
-        ("--splice-only", "--splice-only"),
         ("--print-capabilities", "--print-capabilities"),
         ("-l x", "--log-file 'x'"),
         ("-c x", "--conf-path 'x'"),
@@ -319,6 +318,8 @@ fn splicing() {
         let message = "option --host-lo-to-ns-lo: not allowed with --no-splice";
         assert_eq!(error(line), message);
     }
+    let message = "option --splice-only: not allowed with --no-splice";
+    assert_eq!(error("--no-splice --splice-only"), message);
 }
 
 // [CLI-1] [CLI-9] What passt mode does not do yet is named, also if it is what chose the mode.

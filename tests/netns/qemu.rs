@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lab::{
-    GATEWAY4, HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, output_within, unprivileged,
+    HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, output_within, unprivileged,
 };
 use crate::machine::Raw;
 use crate::net::{accept, connect, listen, pattern};
@@ -68,9 +68,7 @@ impl Vm {
             .arg("-initrd")
             .arg(file("initrd.gz"))
             .arg("-append")
-            .arg(format!(
-                "console=ttyS0 quiet panic=-1 mtu={mtu} address={HOST4}/24 gateway={GATEWAY4}"
-            ));
+            .arg(format!("console=ttyS0 quiet panic=-1 mtu={mtu}"));
         let mut child: Child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let console = child.stdin.take().unwrap();
@@ -205,13 +203,15 @@ fn netdev(socket: &Path) -> String {
 
 #[test]
 fn virtio_machine() {
-    // [TAP-2] [COMPAT-36] [NDP-6] with a large MTU; addresses of IPv6 by themselves
+    // [TAP-2] [COMPAT-36] [NDP-6] [DHCP-1] with a large MTU; it configures itself
     Lab::run(|lab| {
         allow_pings(lab);
         let (_passt, socket) = lab.passt("-t 8080:80");
         let mut vm = Vm::boot("virtio-net-pci", &netdev(&socket), 65520);
-        let addresses = vm.run("ip -6 addr show dev eth0; ip -6 route");
-        assert!(addresses.contains("2001:db8:9:"), "{addresses}");
+        let network = vm.run("ip addr show dev eth0; ip route; ip -6 route");
+        for expected in [&format!("inet {HOST4}/24"), "default via 10.9.0.1", "2001:db8:9:"] {
+            assert!(network.contains(expected), "{expected}: {network}");
+        }
         everything(lab, &mut vm, 8080);
         // It starts again: connections of before are unknown, all else is as it was.
         drop(vm);

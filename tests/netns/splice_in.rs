@@ -224,3 +224,32 @@ fn real_programs() {
         });
     });
 }
+
+#[test]
+fn past_the_link_alone() {
+    // [FWD-8] [SPLICE-3]: no interface but loopback, and nothing for anybody else
+    Lab::run(|lab| {
+        let options = "--splice-only -t 8080:80 -u 8080:80 -T 9001:9000 -U 9001:9000";
+        let guest = lab.guest(options);
+        let links = guest.run("ip -o link");
+        assert_eq!(links.lines().count(), 1, "{links}");
+        for ip in [LO4, LO6] {
+            let server = listen(&guest.ns, at(ip, 80));
+            roundtrip(&lab.host(), at(ip, 8080), &server);
+            let server = listen(&lab.host(), at(ip, 9000));
+            roundtrip(&guest.ns, at(ip, 9001), &server);
+            let server = udp(&guest.ns, at(ip, 80));
+            echo(&udp(&lab.host(), at(ip, 0)), at(ip, 8080), &server, 100);
+            let server = udp(&lab.host(), at(ip, 9000));
+            echo(&udp(&guest.ns, at(ip, 0)), at(ip, 9001), &server, 100);
+        }
+        for (ns, ip) in [(&lab.remote, HOST4), (&lab.host(), HOST6)] {
+            let client = try_connect(ns, at(ip, 8080));
+            let error = client.and_then(|mut c| c.read(&mut [0])).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{ip}: {error}");
+            udp(ns, at(any(ip), 0)).send_to(b"lost", at(ip, 8080)).unwrap();
+        }
+        let server = udp(&guest.ns, at(LO4, 80));
+        echo(&udp(&lab.host(), at(LO4, 0)), at(LO4, 8080), &server, 100);
+    });
+}

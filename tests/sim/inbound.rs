@@ -22,6 +22,7 @@ fn translator(lease: Lease, flows: usize) -> Translator<FakeLink, FakeNet> {
     let setup = Setup {
         services: Offered::default(),
         protocols: Protocols::default(),
+        linked: true,
         inward: Inward::Link,
         guest: GuestAddrs::new(&lease, false, false),
         guest_mac: GUEST_MAC,

@@ -116,6 +116,7 @@ impl Host {
             services: Offered::default(),
             protocols: Protocols::default(),
             guest: GuestAddrs::new(&lease, false, false),
+            linked: true,
             inward: Inward::Link,
             guest_mac: GUEST_MAC,
             key: [7; 16],

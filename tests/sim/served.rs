@@ -22,6 +22,7 @@ fn translator(
 ) -> Translator<FakeLink, FakeNet> {
     let setup = Setup {
         services: offered,
+        linked: true,
         inward: Inward::Link,
         protocols,
         guest: GuestAddrs::new(&lease, false, false),

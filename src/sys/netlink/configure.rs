@@ -35,6 +35,14 @@ pub struct Configured {
     pub v6: bool,
 }
 
+impl Configured {
+    /// What becomes of a namespace without a tap device.
+    fn without_device(lease: &Lease) -> Self {
+        let (v4, v6) = (lease.v4, lease.v6);
+        Self { ifindex: 0, mac: Mac::BROADCAST, link_local: None, addrs: Vec::new(), v4, v6 }
+    }
+}
+
 /// Why the namespace could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigureError {
@@ -54,7 +62,7 @@ pub enum ConfigureError {
     Read(#[from] DiscoverError),
 }
 
-/// Sets up the namespace that `socket` was opened in; `ifname` is the tap device there.
+/// Sets up the namespace that `socket` was opened in; `ifname` is the tap device there, if any.
 ///
 /// Loopback is brought up and `--ns-mac-addr` applied in any case [NS-8, NS-9]. With
 /// `--config-net` the device gets MTU, addresses and routes and is brought up, and every address
@@ -68,12 +76,13 @@ pub fn configure(
     snapshot: &Snapshot,
     lease: &Lease,
     config: &Config,
-    ifname: &str,
+    ifname: Option<&str>,
 ) -> Result<Configured, ConfigureError> {
     let all = links::all(socket).map_err(step("list interfaces"))?;
     for lo in all.iter().filter(|l| l.is_loopback()) {
         links::set_flags(socket, lo.index, IFF_UP, IFF_UP).map_err(step("bring up loopback"))?;
     }
+    let Some(ifname) = ifname else { return Ok(Configured::without_device(lease)) };
     let ifindex = links::by_name(socket, ifname).map_err(step("find the tap device"))?.index;
     links::set_queue_length(socket, ifindex, QUEUE_LENGTH).map_err(step("set queue length"))?;
     if let Some(mac) = config.ns_mac {

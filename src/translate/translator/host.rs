@@ -183,6 +183,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         to: ForwardTarget,
         same: impl Fn(&Flow) -> bool,
     ) -> Option<(u64, Tuple)> {
+        if !self.linked {
+            return None;
+        }
         let (mut ours, guest) =
             crate::forward::inbound(&self.lease, &self.guest, peer, sent_to, to)?;
         for attempt in 0..SUBSTITUTES {

@@ -48,6 +48,8 @@ pub struct Setup {
     pub guest: GuestAddrs,
     /// Where clients on the host's loopback interface reach it.
     pub inward: Inward,
+    /// There is a link; otherwise what cannot go past it is refused.
+    pub linked: bool,
     /// Its Ethernet address.
     pub guest_mac: Mac,
     /// Key of the flow hash; must be random.
@@ -74,6 +76,7 @@ pub struct Translator<O, N> {
     offered: Offered,
     guest: GuestAddrs,
     inward: Inward,
+    linked: bool,
     guest_mac: Mac,
     flows: Table<Flow>,
     index: Index,
@@ -111,6 +114,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             offered: setup.services,
             guest: setup.guest,
             inward: setup.inward,
+            linked: setup.linked,
             guest_mac: setup.guest_mac,
             flows: Table::new(setup.flows),
             index: Index::new(setup.flows, setup.key),

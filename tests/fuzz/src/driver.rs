@@ -173,6 +173,7 @@ impl<'a> World<'a> {
             protocols: passt::config::Protocols::default(),
             services: Offered { ra: how & 4 != 0, ..Offered::default() },
             guest: GuestAddrs::new(&lease, how & 8 != 0, how & 8 != 0),
+            linked: true,
             inward: Inward::Address,
             guest_mac: Mac([2, 0, 0, 0, 0, 1]),
             key: [7; 16],
