@@ -137,7 +137,7 @@ fn nginx_with_sendfile() {
         serves(lab, WHOLE, |guest, dir| {
             let dir_name = dir.display();
             let config = format!(
-                "daemon off; master_process off; pid {dir_name}/pid; error_log {dir_name}/errors;
+                "user root root; daemon off; master_process off; pid {dir_name}/pid; error_log {dir_name}/errors;
              events {{ }}
              http {{ access_log off; sendfile on; client_body_temp_path {dir_name}/1;
              proxy_temp_path {dir_name}/2; fastcgi_temp_path {dir_name}/3;
