@@ -16,8 +16,8 @@ use passt::forward::{Destination, GuestAddrs};
 use passt::services::Offered;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{
-    Bind, Connected, DatagramSockets, FrameOut, HostError, Now, Peeked, Received, Sent, Setup,
-    SockId, SpliceSockets, TcpSockets, TcpView, Translator,
+    Bind, Connected, DatagramSockets, Expect, FrameOut, Gathered, HostError, Now, Peeked, Received,
+    Report, Sent, Setup, SockId, SpliceSockets, TcpSockets, TcpView, Train, Translator,
 };
 use passt::wire::{Endpoint, Head, Mac, Vnet};
 
@@ -89,6 +89,10 @@ impl FrameOut for Link {
             self.ack = four(8);
         }
         true
+    }
+
+    fn send_from(&mut self, head: &Head, payload: &[u8]) -> bool {
+        self.send(head, payload.len())
     }
 
     fn control(&mut self, _frame: &[u8]) -> bool {
@@ -229,6 +233,23 @@ impl DatagramSockets for Net {
         Received::Bytes(100)
     }
 
+    fn receive_trains(&mut self, s: SockId, _: &mut Expect) -> Gathered {
+        match self.receive_datagram(s, &mut []) {
+            Received::Empty => Gathered::Empty,
+            _ => Gathered::Trains { count: 1, more: true },
+        }
+    }
+
+    fn train(&self, _n: usize) -> Option<Train<'_>> {
+        Some(Train { data: &[0; 100], segment: 0, tos: 0, ttl: 64 })
+    }
+
+    fn take_report(&mut self, _: SockId, _: &mut [u8]) -> Option<Report> {
+        None
+    }
+
+    fn set_mark(&mut self, _s: SockId, _v4: bool, _tos: u8) {}
+
     fn set_ttl(&mut self, _s: SockId, _v4: bool, _ttl: u8) {}
 
     fn close_datagram(&mut self, s: SockId) {
@@ -272,6 +293,7 @@ impl World {
             flows: FLOWS,
             pool: Pool::new(64 << 20).unwrap(),
             timeouts: Timeouts::default(),
+            idle: passt::translate::udp::Timeouts::default(),
             now: Now(1_000_000),
             lease,
         };
@@ -444,6 +466,7 @@ impl World {
             let [p0, p1] = port.to_be_bytes();
             let id = self.t.next_id().unwrap();
             self.guest_sends(17, &[p0, p1, 0, 53, 0, 108, 0, 0], 100);
+            self.t.end_batch();
             let answered = self.t.net.socks.iter().position(|s| s.used && s.queue > 0).unwrap();
             let id = self.t.net.socks[answered].id.unwrap_or(id);
             self.t.on_socket(id, false, SocketReady { read: true, ..SocketReady::default() });

@@ -167,6 +167,7 @@ fn path(v6: bool, guest_port: u16) -> Path {
         dst: Endpoint::new(Addr::from(guest), guest_port),
         flow_label: 0,
         tos: 0,
+        ttl: 255,
     }
 }
 
@@ -187,7 +188,7 @@ fn until_heard(tap: &mut Tap, socket: &UdpSocket, v6: bool) {
     let mut buf = [0; 10];
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let heard = (0..100).any(|_| {
-        send(tap, Head::udp(&path(v6, 5000), 5), b"knock");
+        send(tap, Head::udp(&path(v6, 5000), 5, 0), b"knock");
         socket.recv(&mut buf).is_ok()
     });
     assert!(heard, "the guest takes our datagram");
@@ -207,7 +208,7 @@ fn udp(level: Offload, v6: bool) {
         socket.send(&data).unwrap();
         let got = wait_for(&mut tap, proto::UDP);
         assert_eq!((got.gso, got.src, &got.payload), (Gso::None, 5000, &data));
-        send(&mut tap, Head::udp(&path(v6, 5000), len), &data);
+        send(&mut tap, Head::udp(&path(v6, 5000), len, 0), &data);
         let mut buf = [0; 2000];
         let n = socket.recv(&mut buf).expect("the guest takes our datagram");
         assert_eq!(buf[..n], data);

@@ -36,6 +36,7 @@ use crate::sys::spawn::{self, Program, Waiting};
 use crate::sys::watch::NetnsWatch;
 use crate::sys::{self, caps, logsink, netns, sandbox, seccomp, userns};
 use crate::translate::tcp::Timeouts;
+use crate::translate::udp;
 use crate::translate::{Setup, Translator};
 use crate::wire::{Addr, Mac};
 
@@ -463,6 +464,13 @@ fn timeouts() -> Timeouts {
     )
 }
 
+/// How long UDP flows may be idle: what connection tracking allows them, if the host has it
+/// [UDP-10].
+fn idle() -> udp::Timeouts {
+    let setting = |name| sys::sysctl::number(&format!("net/netfilter/nf_conntrack_{name}"));
+    udp::Timeouts::new(setting("udp_timeout"), setting("udp_timeout_stream"))
+}
+
 /// The running parts for a namespace.
 fn namespace_engine<L: Link>(
     base: Base,
@@ -561,6 +569,7 @@ fn engine<L: Link>(
         flows: MAX_FLOWS,
         pool,
         timeouts: timeouts(),
+        idle: idle(),
         now: clock(),
         lease,
     };

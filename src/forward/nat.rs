@@ -84,6 +84,19 @@ pub fn inbound(
     Some((Endpoint::new(source, peer.port), Endpoint::new(destination, to.port)))
 }
 
+/// How the guest sees whoever reports an error about something it sent: a router, or the host.
+/// `None` if nobody could have sent it from there.
+pub fn reporter(lease: &Lease, guest: Addr, offender: Addr) -> Option<Addr> {
+    if !offender.is_unicast() || offender.is_v4() != guest.is_v4() {
+        return None;
+    }
+    let other = !is_assigned(lease, offender) && !offender.is_loopback() && offender != guest;
+    mapped_loopback(lease, offender)
+        .or_else(|| mapped_twin(lease, offender))
+        .or_else(|| Some(offender).filter(|_| other))
+        .or_else(|| our_address(lease, offender))
+}
+
 /// The host's resolver, for queries to the address that is matched. Without a resolver there is
 /// no redirection: queries to nowhere would help nobody.
 fn resolver(lease: &Lease, protocol: u8, dst: Endpoint) -> Option<Addr> {
@@ -151,11 +164,14 @@ fn is_for_many(lease: &Lease, addr: Addr) -> bool {
 
 /// True if the guest can answer this address: it does not take it for its own.
 fn accessible(lease: &Lease, guest: &GuestAddrs, addr: Addr) -> bool {
-    let assigned = match addr.to_ip() {
+    !is_assigned(lease, addr) && !addr.is_loopback() && !guest.has(addr)
+}
+
+fn is_assigned(lease: &Lease, addr: Addr) -> bool {
+    match addr.to_ip() {
         IpAddr::V4(a) => a == lease.addr4,
         IpAddr::V6(a) => lease.addr6 == Some(a),
-    };
-    !assigned && !addr.is_loopback() && !guest.has(addr)
+    }
 }
 
 /// Our own address on the link [ADDR-4].

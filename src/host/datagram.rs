@@ -6,15 +6,22 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use super::cmsg::Control;
+use super::errors;
 use super::net::{Net, bind, classify, classify_io, connect, family, set_option, socket};
 use super::outbound::bind_freely;
+use super::trains::UDP_GRO;
 use crate::flow::FlowId;
 use crate::forward::Destination;
-use crate::translate::{Bind, DatagramSockets, Far, HostError, Received, SockId};
+use crate::translate::{
+    Bind, DatagramSockets, Expect, Far, Gathered, HostError, Received, Report, SockId, Train,
+};
 use crate::wire::Endpoint;
 
 /// Longest train that is sent one by one; the kernel's own limit is 64 or 128.
 const TRAIN: usize = 128;
+
+/// Room for datagrams that wait for us.
+const RECEIVE_BUFFER: i32 = 4 << 20;
 
 /// `UDP_SEGMENT` of `linux/udp.h`.
 const UDP_SEGMENT: i32 = 103;
@@ -22,6 +29,7 @@ const UDP_SEGMENT: i32 = 103;
 impl DatagramSockets for Net {
     fn open_udp(&mut self, id: FlowId, at: Bind, to: Endpoint) -> Result<SockId, HostError> {
         let fd = socket(family(to), libc::SOCK_DGRAM, 0).map_err(|e| classify_io(&e))?;
+        prepare(fd.as_raw_fd(), to.addr.is_v4());
         self.connect_udp(fd, id, (Far::Host, at), to)
     }
 
@@ -40,6 +48,7 @@ impl DatagramSockets for Net {
                 return Err(classify_io(&e));
             }
         };
+        errors::enable(fd.as_raw_fd(), to.addr.is_v4());
         self.connect_via(&fd, dst).map_err(|e| classify_io(&e))?;
         self.adopt_datagram(fd, id)
     }
@@ -77,6 +86,22 @@ impl DatagramSockets for Net {
                 },
             };
         }
+    }
+
+    fn receive_trains(&mut self, s: SockId, expect: &mut Expect) -> Gathered {
+        self.trains.receive(s.0, expect)
+    }
+
+    fn train(&self, n: usize) -> Option<Train<'_>> {
+        self.trains.get(n)
+    }
+
+    fn take_report(&mut self, s: SockId, quoted: &mut [u8]) -> Option<Report> {
+        errors::take(s.0, quoted)
+    }
+
+    fn set_mark(&mut self, s: SockId, v4: bool, tos: u8) {
+        super::tcp::mark(s.0, v4, tos);
     }
 
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8) {
@@ -133,6 +158,22 @@ impl Net {
         bind(fd.as_fd(), local, self.scope6())?;
         connect(fd.as_fd(), to, self.scope6())
     }
+}
+
+/// Asks for what is wanted with each datagram. Where the kernel has none of it, datagrams come one
+/// by one, and without marks.
+fn prepare(fd: i32, v4: bool) {
+    let ip = if v4 {
+        [(libc::IPPROTO_IP, libc::IP_RECVTOS), (libc::IPPROTO_IP, libc::IP_RECVTTL)]
+    } else {
+        [(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS), (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT)]
+    };
+    for (level, name) in [(libc::SOL_UDP, UDP_GRO)].into_iter().chain(ip) {
+        let _ = set_option(fd, level, name, 1);
+    }
+    errors::enable(fd, v4);
+    // The kernel cuts it to what anybody may have: bursts wait here while we are busy.
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER);
 }
 
 /// Throws away what arrived between bind and connect: it may be from anybody [UDP-6].

@@ -6,6 +6,7 @@
 
 mod cmsg;
 mod datagram;
+mod errors;
 mod info;
 mod inside;
 mod listener;
@@ -17,6 +18,7 @@ mod ports;
 mod sockaddr;
 mod splice;
 mod tcp;
+mod trains;
 
 pub use inside::Inside;
 pub use listener::{Accepted, Arrived, Listener, Side};

@@ -10,6 +10,7 @@ use super::listener::{Listener, Side};
 use super::pipes::Pipes;
 use super::ports::Ports;
 use super::sockaddr::SockAddr;
+use super::trains::Trains;
 use crate::config::{Outbound, Proto};
 use crate::event::{Registrar, Source};
 use crate::flow::FlowId;
@@ -32,6 +33,8 @@ pub struct Net {
     pub(super) peek_off: bool,
     /// Where bytes before the offset go when it does not.
     pub(super) skip: Box<[u8]>,
+    /// What flows of the guest received last.
+    pub(super) trains: Trains,
     /// The warning about ping sockets was given.
     pub(super) told_about_ping: bool,
     /// Pipes of spliced flows.
@@ -65,6 +68,7 @@ impl Net {
             ports: Ports::new(),
             peek_off,
             skip: vec![0; skip].into_boxed_slice(),
+            trains: Trains::new(),
             told_about_ping: false,
             pipes: Pipes::new(),
             inside,

@@ -12,9 +12,7 @@ use super::pipes::Pipes;
 use super::sockaddr::SockAddr;
 use crate::flow::FlowId;
 use crate::sys::factory::Kind;
-use crate::translate::{
-    Bind, DatagramSockets as _, Far, HostError, ListenerId, Moved, PipeId, SockId, SpliceSockets,
-};
+use crate::translate::{Bind, Far, HostError, ListenerId, Moved, PipeId, SockId, SpliceSockets};
 use crate::wire::Endpoint;
 
 impl SpliceSockets for Net {
@@ -39,7 +37,8 @@ impl SpliceSockets for Net {
         to: Endpoint,
     ) -> Result<SockId, HostError> {
         if far == Far::Host {
-            return self.open_udp(id, at, to);
+            let fd = socket(family(to), libc::SOCK_DGRAM, 0).map_err(|e| classify_io(&e))?;
+            return self.connect_udp(fd, id, (far, at), to);
         }
         let kind = if to.addr.is_v4() { Kind::Udp4 } else { Kind::Udp6 };
         let fd = self.inside.take(kind).map_err(|e| classify_io(&e))?;

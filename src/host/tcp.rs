@@ -160,7 +160,7 @@ pub(super) fn prepare(fd: i32, peek_off: bool) {
 }
 
 /// Marks what a socket sends. A kernel that refuses leaves it as it was: marks are a wish.
-fn mark(fd: i32, v4: bool, tos: u8) {
+pub(super) fn mark(fd: i32, v4: bool, tos: u8) {
     let (level, name) =
         if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
     let _ = set_option(fd, level, name, tos.into());

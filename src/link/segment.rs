@@ -1,4 +1,4 @@
-//! Segmentation and checksums in software, for links that offload nothing.
+//! Segmentation and checksums in software, for what a link does not offload.
 
 use crate::wire::checksum::Checksum;
 use crate::wire::{Gso, Head, TcpFlags};
@@ -9,6 +9,9 @@ pub(super) const HEADERS: usize = 14 + 40 + 60;
 /// Where a TCP header keeps its sequence number and flags.
 const SEQ: usize = 4;
 const FLAGS: usize = 13;
+
+/// Where a UDP header keeps its length.
+const UDP_LENGTH: usize = 4;
 
 /// Calls `send` with headers and payload of every packet that `head` and `payload` stand for,
 /// checksums complete. False as soon as one is lost: what follows would only make a hole.
@@ -54,6 +57,7 @@ pub(super) fn cut<'a>(
     let transport = usize::from(vnet.csum_start);
     let length = template.len().checked_add(payload.len())?;
     if vnet.gso != Gso::None {
+        let whole = length.checked_sub(transport)?;
         let ip = length.checked_sub(14)?;
         if out.get(14)? >> 4 == 4 {
             put(out, 16, &u16::try_from(ip).ok()?.to_be_bytes())?;
@@ -64,12 +68,17 @@ pub(super) fn cut<'a>(
         } else {
             put(out, 18, &u16::try_from(ip.checked_sub(40)?).ok()?.to_be_bytes())?;
         }
-        let at = transport.checked_add(SEQ)?;
-        let seq = u32::from_be_bytes(*out.get(at..)?.first_chunk()?);
-        put(out, at, &seq.wrapping_add(u32::try_from(offset).ok()?).to_be_bytes())?;
-        if !last {
-            let flags = out.get_mut(transport.checked_add(FLAGS)?)?;
-            *flags &= !(TcpFlags::FIN.0 | TcpFlags::PSH.0);
+        if let Gso::Udp(_) = vnet.gso {
+            let at = transport.checked_add(UDP_LENGTH)?;
+            put(out, at, &u16::try_from(whole).ok()?.to_be_bytes())?;
+        } else {
+            let at = transport.checked_add(SEQ)?;
+            let seq = u32::from_be_bytes(*out.get(at..)?.first_chunk()?);
+            put(out, at, &seq.wrapping_add(u32::try_from(offset).ok()?).to_be_bytes())?;
+            if !last {
+                let flags = out.get_mut(transport.checked_add(FLAGS)?)?;
+                *flags &= !(TcpFlags::FIN.0 | TcpFlags::PSH.0);
+            }
         }
     }
     if vnet.needs_csum {
@@ -122,6 +131,7 @@ mod tests {
             dst: Endpoint::new(a(dst), 4000),
             flow_label: 5,
             tos: 0,
+            ttl: crate::wire::TTL,
         }
     }
 
@@ -169,9 +179,41 @@ mod tests {
         }
     }
 
+    // [UDP-7] Datagrams of the size asked for, the last one shorter, lengths and checksums right.
+    #[test]
+    fn udp_trains_are_cut() {
+        for v6 in [false, true] {
+            let p = path(v6);
+            let payload: Vec<u8> = (0..2500u32).map(|n| n as u8).collect();
+            let head = Head::udp(&p, payload.len(), 1000).unwrap();
+            let mut got = Vec::new();
+            assert!(each(&head, &payload, |h, b| {
+                let frame: Vec<u8> = h.iter().chain(b).copied().collect();
+                let at = if v6 {
+                    let ip = smol::Ipv6Packet::new_checked(&frame[14..]).unwrap();
+                    assert_eq!(usize::from(ip.payload_len()), frame.len() - 54);
+                    54
+                } else {
+                    let ip = smol::Ipv4Packet::new_checked(&frame[14..]).unwrap();
+                    assert!(ip.verify_checksum());
+                    assert_eq!(usize::from(ip.total_len()), frame.len() - 14);
+                    34
+                };
+                let udp = smol::UdpPacket::new_checked(&frame[at..]).unwrap();
+                assert_eq!(usize::from(udp.len()), frame.len() - at);
+                let (s, d) = (p.src.addr.to_ip(), p.dst.addr.to_ip());
+                assert!(udp.verify_checksum(&s.into(), &d.into()));
+                got.push(udp.payload().to_vec());
+                true
+            }));
+            assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [1000, 1000, 500]);
+            assert_eq!(got.concat(), payload);
+        }
+    }
+
     #[test]
     fn empty_payload_is_one_packet() {
-        let head = Head::udp(&path(true), 0).unwrap();
+        let head = Head::udp(&path(true), 0, 0).unwrap();
         let mut n = 0;
         assert!(each(&head, &[], |h, b| {
             let frame: Vec<u8> = h.iter().chain(b).copied().collect();

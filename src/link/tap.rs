@@ -24,7 +24,7 @@ use super::{End, FRAME_MIN, Link, PADDING, RxFrame, segment};
 use crate::config::Offload;
 use crate::event::{Registrar, Source};
 use crate::translate::FrameOut;
-use crate::wire::{ETH_LEN, Head, VNET_LEN, Vnet};
+use crate::wire::{ETH_LEN, Gso, Head, VNET_LEN, Vnet};
 
 /// Longest frame: an IP packet of 65 535 bytes behind an Ethernet header.
 const FRAME_MAX: usize = ETH_LEN + 65_535;
@@ -83,7 +83,7 @@ impl Tap {
                         name: name.to_owned(),
                         offload: level,
                         rx: TapRx::new(Arc::clone(&file), vnet),
-                        tx: TapTx::new(file, vnet),
+                        tx: TapTx::new(file, level),
                     });
                 }
                 Err(e) => match levels.find(|l| *l < level) {
@@ -201,13 +201,13 @@ impl Link for TapRx {
 #[derive(Debug)]
 pub struct TapTx {
     file: Arc<std::fs::File>,
-    vnet: bool,
+    offload: Offload,
     payload: Box<[u8]>,
 }
 
 impl TapTx {
-    fn new(file: Arc<std::fs::File>, vnet: bool) -> Self {
-        Self { file, vnet, payload: vec![0; FRAME_MAX].into_boxed_slice() }
+    fn new(file: Arc<std::fs::File>, offload: Offload) -> Self {
+        Self { file, offload, payload: vec![0; FRAME_MAX].into_boxed_slice() }
     }
 }
 
@@ -218,26 +218,41 @@ impl FrameOut for TapTx {
 
     fn send(&mut self, head: &Head, len: usize) -> bool {
         let payload = self.payload.get(..len).unwrap_or_default();
-        if self.vnet {
-            return write(&self.file, head.with_vnet(), payload, head.frame().len());
-        }
-        segment::each(head, payload, |headers, payload| {
-            write(&self.file, headers, payload, headers.len())
-        })
+        transmit(&self.file, self.offload, head, payload)
+    }
+
+    fn send_from(&mut self, head: &Head, payload: &[u8]) -> bool {
+        transmit(&self.file, self.offload, head, payload)
     }
 
     fn control(&mut self, frame: &[u8]) -> bool {
-        let none: &[u8] = if self.vnet { &[0; VNET_LEN] } else { &[] };
-        write(&self.file, none, frame, 0)
+        write(&self.file, unused(self.offload), &[], frame)
     }
 }
 
-/// Writes one frame, padded. `headers` may begin with an offload header; `counted` of its bytes
-/// belong to the frame.
-fn write(mut file: &std::fs::File, headers: &[u8], payload: &[u8], counted: usize) -> bool {
-    let missing = FRAME_MIN.saturating_sub(counted).saturating_sub(payload.len());
+/// Sends what the headers stand for: as one frame if the device can, else as one per packet.
+fn transmit(file: &std::fs::File, offload: Offload, head: &Head, payload: &[u8]) -> bool {
+    let whole = match head.vnet().gso {
+        Gso::Udp(_) => offload == Offload::Udp,
+        _ => offload != Offload::None,
+    };
+    if whole {
+        let (vnet, frame) = head.with_vnet().split_at_checked(VNET_LEN).unwrap_or_default();
+        return write(file, vnet, frame, payload);
+    }
+    segment::each(head, payload, |headers, payload| write(file, unused(offload), headers, payload))
+}
+
+/// What precedes a frame that asks for nothing.
+fn unused(offload: Offload) -> &'static [u8] {
+    if offload == Offload::None { &[] } else { &[0; VNET_LEN] }
+}
+
+/// Writes one frame, padded, behind its offload header if the device has that.
+fn write(mut file: &std::fs::File, vnet: &[u8], headers: &[u8], payload: &[u8]) -> bool {
+    let missing = FRAME_MIN.saturating_sub(headers.len()).saturating_sub(payload.len());
     let padding = PADDING.get(..missing).unwrap_or_default();
-    let parts = [IoSlice::new(headers), IoSlice::new(payload), IoSlice::new(padding)];
-    let used = if missing != 0 { 3 } else { 2 };
+    let parts = [vnet, headers, payload, padding].map(IoSlice::new);
+    let used = if missing != 0 { 4 } else { 3 };
     file.write_vectored(parts.get(..used).unwrap_or_default()).is_ok()
 }

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 
 use super::tcp::{Boards, Timeouts};
 use super::{
-    Bind, DatagramSockets, Far, FrameOut, HostError, Io, ListenerId, Now, Received, SockId,
-    SpliceSockets,
+    Bind, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io, ListenerId, Now,
+    Received, Report, SockId, SpliceSockets, Train,
 };
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
 use crate::forward::{Destination, Via};
-use crate::wire::{Addr, Endpoint, Head, Mac, checksum};
+use crate::wire::{Addr, Endpoint, Gso, Head, Mac, checksum};
 
 /// The flow under test.
 pub(super) const ID: FlowId = FlowId { index: 7, generation: 1 };
@@ -37,6 +37,8 @@ pub(super) fn addr(addr: &str) -> Addr {
 pub(super) struct Link {
     /// Complete frames, checksums completed.
     pub(super) frames: Vec<Vec<u8>>,
+    /// How those with a payload are to be cut.
+    pub(super) gso: Vec<Gso>,
     /// Can take nothing at all.
     pub(super) full: bool,
     /// Loses what it takes.
@@ -50,14 +52,22 @@ impl FrameOut for Link {
     }
 
     fn send(&mut self, head: &Head, len: usize) -> bool {
+        let payload = self.room[..len].to_vec();
+        self.send_from(head, &payload)
+    }
+
+    fn send_from(&mut self, head: &Head, payload: &[u8]) -> bool {
         let mut frame = head.frame().to_vec();
-        frame.extend(&self.room[..len]);
+        frame.extend(payload);
         let vnet = head.vnet();
         if vnet.needs_csum {
             let start = usize::from(vnet.csum_start);
             let sum = checksum::of(&frame[start..]);
             let field = start + usize::from(vnet.csum_offset);
             frame[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        if !self.lossy {
+            self.gso.push(vnet.gso);
         }
         self.control(&frame)
     }
@@ -87,6 +97,14 @@ pub(super) struct Sockets {
     pub(super) send_errors: VecDeque<HostError>,
     /// What receiving will yield.
     pub(super) incoming: VecDeque<Result<Vec<u8>, HostError>>,
+    /// What the network reported, and the payload known.
+    pub(super) reports: VecDeque<(Report, Vec<u8>)>,
+    /// The train received last.
+    pub(super) train: Vec<u8>,
+    /// Its segments, type of service and TTL.
+    pub(super) marks: (u16, u8, u8),
+    /// Types of service set, and whether for IPv4.
+    pub(super) tos: Vec<(bool, u8)>,
     /// TTLs set, and whether for IPv4.
     pub(super) ttls: Vec<(bool, u8)>,
     /// Datagrams sent through a listener: from, to.
@@ -154,6 +172,36 @@ impl DatagramSockets for Sockets {
         }
     }
 
+    fn receive_trains(&mut self, s: SockId, _: &mut Expect) -> Gathered {
+        assert_eq!(s, SOCK);
+        match self.incoming.pop_front() {
+            None => Gathered::Empty,
+            Some(Err(e)) => Gathered::Error(e),
+            Some(Ok(data)) => {
+                self.train = data;
+                Gathered::Trains { count: 1, more: true }
+            }
+        }
+    }
+
+    fn train(&self, n: usize) -> Option<Train<'_>> {
+        assert_eq!(n, 0);
+        let (segment, tos, ttl) = self.marks;
+        Some(Train { data: &self.train, segment, tos, ttl })
+    }
+
+    fn take_report(&mut self, s: SockId, quoted: &mut [u8]) -> Option<Report> {
+        assert_eq!(s, SOCK);
+        let (report, payload) = self.reports.pop_front()?;
+        quoted[..payload.len()].copy_from_slice(&payload);
+        Some(report)
+    }
+
+    fn set_mark(&mut self, s: SockId, v4: bool, tos: u8) {
+        assert_eq!(s, SOCK);
+        self.tos.push((v4, tos));
+    }
+
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8) {
         assert_eq!(s, SOCK);
         self.ttls.push((v4, ttl));
@@ -178,7 +226,13 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn new() -> Self {
         Self {
-            out: Link { frames: Vec::new(), full: false, lossy: false, room: vec![0; 65_536] },
+            out: Link {
+                frames: Vec::new(),
+                gso: Vec::new(),
+                full: false,
+                lossy: false,
+                room: vec![0; 65_536],
+            },
             net: Sockets::default(),
             now: Now(1_000_000),
             drops: Drops::default(),

@@ -11,6 +11,16 @@ pub struct Timeouts {
     pub stream_ms: u32,
 }
 
+impl Timeouts {
+    /// From what the kernel tells, in seconds; its defaults where it does not. Zero is none.
+    #[must_use]
+    pub fn new(short: Option<u32>, stream: Option<u32>) -> Self {
+        let ms = |s: Option<u32>, or| s.filter(|s| *s > 0).map_or(or, |s| s.saturating_mul(1000));
+        let Self { short_ms, stream_ms } = Self::default();
+        Self { short_ms: ms(short, short_ms), stream_ms: ms(stream, stream_ms) }
+    }
+}
+
 impl Default for Timeouts {
     /// As the kernel's connection tracking does (`nf_conntrack_udp_timeout`, `.._stream`).
     fn default() -> Self {
@@ -47,11 +57,33 @@ impl Idle {
         self.active = now;
     }
 
+    /// The same, if it may be idle for only so long, milliseconds.
+    pub(super) fn within(&self, ms: u64) -> Deadline {
+        Deadline::after(self.active, ms)
+    }
+
     /// When the flow will have been idle for too long.
     pub(super) fn deadline(&self) -> Deadline {
         let both = self.near > 0 && self.far > 0;
         let stream = both && (self.near > 1 || self.far > 1);
         let limit = if stream { self.timeouts.stream_ms } else { self.timeouts.short_ms };
         Deadline::after(self.active, u64::from(limit).saturating_add(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // [UDP-10] What the kernel tells, its defaults otherwise.
+    #[test]
+    fn limits_of_the_kernel() {
+        let limits = |short, stream| {
+            let Timeouts { short_ms, stream_ms } = Timeouts::new(short, stream);
+            (short_ms, stream_ms)
+        };
+        assert_eq!(limits(None, None), (30_000, 120_000));
+        assert_eq!(limits(Some(10), Some(180)), (10_000, 180_000));
+        assert_eq!(limits(Some(0), Some(u32::MAX)), (30_000, u32::MAX));
     }
 }

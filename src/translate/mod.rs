@@ -18,6 +18,7 @@
 
 #[cfg(test)]
 mod fake;
+mod gather;
 mod idle;
 pub mod ping;
 mod ports;
@@ -30,8 +31,9 @@ mod translator;
 pub mod udp;
 
 pub use ports::{
-    Bind, Connected, DatagramSockets, Far, FrameOut, HostError, Io, ListenerId, Moved, Peeked,
-    PipeId, Received, Sent, SockId, SpliceSockets, TcpSockets, TcpView, Verdict,
+    Bind, Connected, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io, ListenerId,
+    Moved, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets, TcpView,
+    Train, Verdict,
 };
 pub use time::{Deadline, Now};
 pub use translator::{Setup, Translator};

@@ -14,9 +14,9 @@ use std::net::IpAddr;
 use super::retry::Retry;
 use super::{DatagramSockets, Deadline, FrameOut, Io, Now, Received, SockId, Verdict};
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::forward::Destination;
+use crate::forward::{self, Destination};
 use crate::wire::checksum::Checksum;
-use crate::wire::{Addr, Endpoint, Head, Path, proto};
+use crate::wire::{Addr, Endpoint, Head, IcmpError, Mac, Path, TTL, proto};
 
 /// How long after the last request a flow ends, milliseconds [ICMP-6].
 const IDLE_MS: u64 = 60_000;
@@ -49,6 +49,8 @@ pub struct Ping {
     pub ours: Endpoint,
     /// The guest; its port is the echo identifier.
     pub guest: Endpoint,
+    /// The destination, as the host knows it.
+    peer: Addr,
     /// The ping socket.
     pub sock: SockId,
 
@@ -86,6 +88,7 @@ impl Ping {
         Some(Self {
             ours: Endpoint::new(ours, 0),
             guest,
+            peer: dst.to.addr,
             sock,
             active: io.now,
             ttl: None,
@@ -121,7 +124,7 @@ impl Ping {
 
     /// An echo request of the guest: a whole ICMP message, sent with this TTL or hop limit, which
     /// is passed on. The kernel replaces identifier and checksum [ICMP-3].
-    pub fn on_guest<O, N: DatagramSockets>(
+    pub fn on_guest<O: FrameOut, N: DatagramSockets>(
         &mut self,
         message: &[u8],
         ttl: u8,
@@ -137,8 +140,11 @@ impl Ping {
             io.net.set_ttl(self.sock, self.guest.addr.is_v4(), ttl);
         }
         if io.net.send_datagram(self.sock, message, 0).is_err() {
-            // Nothing for the guest [ICMP-8].
-            io.drop(DropReason::HostSend);
+            // It may have been an earlier one's, and this one not sent because of it.
+            let told = self.relay(io);
+            if !told || io.net.send_datagram(self.sock, message, 0).is_err() {
+                io.drop(DropReason::HostSend);
+            }
         }
         Verdict::Keep
     }
@@ -178,7 +184,9 @@ impl Ping {
                     if errors >= MAX_ERRORS {
                         return Verdict::Close;
                     }
-                    io.drop(DropReason::HostSend);
+                    if !self.relay(io) {
+                        io.drop(DropReason::HostSend);
+                    }
                 }
             }
         }
@@ -188,6 +196,34 @@ impl Ping {
     /// True if the link was full when the socket had something.
     pub fn waits_for_link(&self) -> bool {
         self.retry.deadline().is_armed()
+    }
+
+    /// Tells the guest what the network reported, with its own identifier [ICMP-8]; false if it
+    /// reported nothing.
+    fn relay<O: FrameOut, N: DatagramSockets>(&self, io: &mut Io<'_, O, N>) -> bool {
+        let mut quoted = [0; IcmpError::QUOTED];
+        let path = self.path(io.lease.our_mac, io.guest_mac);
+        for told in 0..MAX_ERRORS {
+            let Some(report) = io.net.take_report(self.sock, &mut quoted) else {
+                return told != 0;
+            };
+            let from = match report.offender {
+                Some(offender) if offender != self.peer => {
+                    forward::reporter(io.lease, self.guest.addr, offender)
+                }
+                _ => Some(self.ours.addr),
+            };
+            let known = quoted.get(..report.quoted).unwrap_or_default();
+            let error = from
+                .filter(|a| a.is_unicast() && self.ours.addr.is_unicast())
+                .and_then(|from| IcmpError::echo(&path, from, report.message, known));
+            match error {
+                Some(error) if io.out.control(error.frame()) => {}
+                Some(_) => io.drop(DropReason::LinkFull),
+                None => io.drop(DropReason::HostSend),
+            }
+        }
+        true
     }
 
     /// True if [`Ping::on_socket`] stopped for want of budget.
@@ -231,18 +267,23 @@ impl Ping {
     }
 
     fn send<O: FrameOut, N>(&self, len: usize, io: &mut Io<'_, O, N>) {
-        let path = Path {
-            src_mac: io.lease.our_mac,
-            dst_mac: io.guest_mac,
-            src: self.ours,
-            dst: self.guest,
-            flow_label: 0,
-            tos: 0,
-        };
+        let path = self.path(io.lease.our_mac, io.guest_mac);
         match Head::raw(&path, protocol(self.guest.addr), len) {
             Some(head) if io.out.send(&head, len) => {}
             Some(_) => io.drop(DropReason::LinkFull),
             None => io.drop(DropReason::NotBuilt),
+        }
+    }
+
+    fn path(&self, our_mac: Mac, guest_mac: Mac) -> Path {
+        Path {
+            src_mac: our_mac,
+            dst_mac: guest_mac,
+            src: self.ours,
+            dst: self.guest,
+            flow_label: 0,
+            tos: 0,
+            ttl: TTL,
         }
     }
 }

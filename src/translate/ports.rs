@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
 use crate::forward::{Destination, Via};
-use crate::wire::{Endpoint, Head, Mac};
+use crate::wire::{Addr, Endpoint, Head, IcmpMessage, Mac};
 
 use super::Now;
 use super::tcp::{Boards, Timeouts};
@@ -68,6 +68,55 @@ pub enum Received {
     /// None left.
     Empty,
     /// The socket reported an error, for example port unreachable; it can be used again.
+    Error(HostError),
+}
+
+/// Datagrams of the same peer in the order in which they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Train<'a> {
+    /// Their payloads, one behind the other.
+    pub data: &'a [u8],
+    /// The length of each but the last, which may be shorter; 0 if there is only one.
+    pub segment: u16,
+    /// Type of service or traffic class of all.
+    pub tos: u8,
+    /// Time to live or hop limit of all.
+    pub ttl: u8,
+}
+
+/// An error that the network reported about something sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What it says.
+    pub message: IcmpMessage,
+    /// Who says so.
+    pub offender: Option<Addr>,
+    /// How much of the payload is known.
+    pub quoted: usize,
+}
+
+/// What to expect of a socket, from what it had before. Wrong guesses cost time, nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    /// Length of a datagram that comes alone; 0 if that is unknown, or the kernel makes trains.
+    pub size: u16,
+    /// How many come at a time.
+    pub count: u16,
+}
+
+/// Result of receiving several datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gathered {
+    /// Some trains, for [`DatagramSockets::train`].
+    Trains {
+        /// How many.
+        count: usize,
+        /// There may be more datagrams.
+        more: bool,
+    },
+    /// None left.
+    Empty,
+    /// As [`Received::Error`].
     Error(HostError),
 }
 
@@ -174,6 +223,16 @@ pub trait DatagramSockets {
     fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError>;
     /// Receives one datagram into `buf`.
     fn receive_datagram(&mut self, s: SockId, buf: &mut [u8]) -> Received;
+    /// Receives datagrams of a UDP flow of the guest into memory of its own, where they stay until
+    /// the next call.
+    fn receive_trains(&mut self, s: SockId, expect: &mut Expect) -> Gathered;
+    /// One of the trains that were received last.
+    fn train(&self, n: usize) -> Option<Train<'_>>;
+    /// Takes the oldest error that the network reported to a socket of a flow of the guest; what is
+    /// known of the payload goes to `quoted`.
+    fn take_report(&mut self, s: SockId, quoted: &mut [u8]) -> Option<Report>;
+    /// Sets type of service (`v4`) or traffic class of what is sent from now on.
+    fn set_mark(&mut self, s: SockId, v4: bool, tos: u8);
     /// Sets TTL (`v4`) or hop limit of what is sent from now on.
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8);
     /// Closes the socket.
@@ -248,6 +307,16 @@ pub trait FrameOut {
     fn payload(&mut self) -> Option<&mut [u8]>;
     /// Sends a frame: `head`, then the first `len` bytes of the payload room. False if lost.
     fn send(&mut self, head: &Head, len: usize) -> bool;
+    /// The same with a payload that is elsewhere, for links where it makes no difference; others
+    /// copy it.
+    fn send_from(&mut self, head: &Head, payload: &[u8]) -> bool {
+        let Some(room) = self.payload().and_then(|room| room.get_mut(..payload.len())) else {
+            return false;
+        };
+        room.copy_from_slice(payload);
+        self.send(head, payload.len())
+    }
+
     /// Sends a complete frame without offloads. False if lost.
     fn control(&mut self, frame: &[u8]) -> bool;
     /// True if the link takes no payload now, and whoever drives us will be told when it does. On a

@@ -56,6 +56,7 @@ impl SpliceUdp {
         listener: ListenerId,
         (peer, local): (Endpoint, Endpoint),
         (far, to): (Far, Endpoint),
+        timeouts: Timeouts,
         io: &mut Io<'_, O, N>,
     ) -> Option<Self> {
         // A socket that is connected to itself would answer itself.
@@ -73,7 +74,7 @@ impl SpliceUdp {
             io.drop(DropReason::NoSocket);
             return None;
         };
-        let idle = Idle::new(Timeouts::default(), io.now);
+        let idle = Idle::new(timeouts, io.now);
         Some(Self { far, peer, local, listener, sock, idle, more: false })
     }
 

@@ -12,22 +12,33 @@
 //! take nothing at all, datagrams stay in the socket's queue, and a timer tries again.
 //!
 //! A flow ends when it has been idle: soon after a question and its answer, later when there was a
-//! conversation [UDP-10]. The deadline follows from the last activity and is not moved per packet;
+//! conversation [UDP-10], and at once, as it were, when every query for a name was answered: clients
+//! use a port for each. The deadline follows from the last activity and is not moved per packet;
 //! whoever keeps the timers looks again when an entry comes up early.
 
 pub use super::idle::Timeouts;
 use super::{
-    Bind, DatagramSockets, Deadline, FrameOut, HostError, Io, Now, Received, SockId, Verdict,
+    Bind, DatagramSockets, Deadline, Expect, FrameOut, Gathered, HostError, Io, Now, SockId,
+    Verdict,
 };
 
 use super::idle::Idle;
 use super::retry::Retry;
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::forward::Destination;
+use crate::forward::{self, Destination};
 use crate::wire::{Endpoint, Head, IcmpError, Mac, Path, Unreachable, proto};
 
 /// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
 const MAX_ERRORS: u32 = 8;
+
+/// Where queries for names go (RFC 1035, 4.2.1).
+const DNS: u16 = 53;
+
+/// How long a flow whose queries were all answered waits for another one, milliseconds.
+const ANSWERED_MS: u64 = 1000;
+
+/// Errors of the network that are passed on at a time.
+const MAX_REPORTS: u32 = 16;
 
 /// A UDP exchange between the guest and a host socket.
 #[derive(Debug)]
@@ -44,8 +55,14 @@ pub struct UdpFlow {
     pub sock: SockId,
 
     idle: Idle,
+    /// If these are queries for names: how many are not answered yet.
+    unanswered: Option<u8>,
     /// TTL or hop limit last set on the socket.
     ttl: Option<u8>,
+    /// Type of service or traffic class last set on the socket.
+    tos: u8,
+    /// What the socket will have.
+    expect: Expect,
     /// The socket may hold more.
     more: bool,
     /// When to see whether the link has room again.
@@ -79,6 +96,7 @@ impl UdpFlow {
         match io.net.open_udp(id, Bind::Port(guest.port, dst.via), dst.to) {
             Ok(sock) => {
                 flow.sock = sock;
+                flow.unanswered = (ours.port == DNS).then_some(0);
                 Some(flow)
             }
             Err(HostError::Exhausted) => {
@@ -132,7 +150,7 @@ impl UdpFlow {
 
     /// When the flow will have been idle for too long, or wants to try again.
     pub fn deadline(&self) -> Deadline {
-        self.idle.deadline().min(self.retry.deadline())
+        self.end().min(self.retry.deadline())
     }
 
     /// True if [`UdpFlow::on_socket`] is to be tried again, as the link was full.
@@ -146,12 +164,13 @@ impl UdpFlow {
     }
 
     /// A datagram of the guest, or with `segment` non-zero a train of datagrams of that size, sent
-    /// with this TTL or hop limit, which is passed on as it is [UDP-8].
+    /// with this TTL or hop limit and this type of service or traffic class, which are passed on as
+    /// they are [UDP-8].
     pub fn on_guest<O: FrameOut, N: DatagramSockets>(
         &mut self,
         payload: &[u8],
         segment: u16,
-        ttl: u8,
+        (ttl, tos): (u8, u8),
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
         if ttl == 0 {
@@ -160,22 +179,34 @@ impl UdpFlow {
             return Verdict::Keep;
         }
         self.idle.near(io.now);
+        let queries = datagrams(payload.len(), segment);
+        self.unanswered = self.unanswered.map(|n| n.saturating_add(queries));
         if self.ttl != Some(ttl) {
             self.ttl = Some(ttl);
             io.net.set_ttl(self.sock, self.peer.addr.is_v4(), ttl);
         }
+        if self.tos != tos {
+            self.tos = tos;
+            io.net.set_mark(self.sock, self.peer.addr.is_v4(), tos);
+        }
         let Err(e) = io.net.send_datagram(self.sock, payload, segment) else {
             return Verdict::Keep;
         };
-        self.report(e, io);
+        let told = self.relay(io);
+        if !told {
+            self.report(e, io);
+        }
         // The error may have been an earlier datagram's, and this one not sent because of it.
-        if unreachable(e).is_some() && io.net.send_datagram(self.sock, payload, segment).is_err() {
+        if (told || unreachable(e).is_some())
+            && io.net.send_datagram(self.sock, payload, segment).is_err()
+        {
             io.drop(DropReason::HostSend);
         }
         Verdict::Keep
     }
 
-    /// The socket has datagrams or an error: passes on up to `budget` of them [UDP-7].
+    /// The socket has datagrams or an error: passes them on, in up to `budget` turns [UDP-7]. What
+    /// the kernel, or we, found to be a train goes to the guest as one frame.
     pub fn on_socket<O: FrameOut, N: DatagramSockets>(
         &mut self,
         budget: u32,
@@ -187,27 +218,34 @@ impl UdpFlow {
         self.more = true;
         self.retry.done();
         for _ in 0..budget {
-            let Some(room) = io.out.payload() else {
+            if io.out.payload().is_none() {
                 self.more = false;
                 self.retry = waiting;
                 self.retry.later(io.now);
                 break;
-            };
-            match io.net.receive_datagram(self.sock, room) {
-                Received::Bytes(len) => {
+            }
+            match io.net.receive_trains(self.sock, &mut self.expect) {
+                Gathered::Trains { count, more } => {
                     any = true;
-                    self.send(len, io);
+                    let answers = self.pass_on(count, io);
+                    self.unanswered = self.unanswered.map(|n| n.saturating_sub(answers));
+                    if !more {
+                        self.more = false;
+                        break;
+                    }
                 }
-                Received::Empty => {
+                Gathered::Empty => {
                     self.more = false;
                     break;
                 }
-                Received::Error(e) => {
+                Gathered::Error(e) => {
                     errors = errors.saturating_add(1);
                     if errors >= MAX_ERRORS {
                         return Verdict::Close;
                     }
-                    self.report(e, io);
+                    if !self.relay(io) {
+                        self.report(e, io);
+                    }
                 }
             }
         }
@@ -235,7 +273,14 @@ impl UdpFlow {
 
     /// The deadline has passed, or may have.
     pub fn on_timer(&self, now: Now) -> Verdict {
-        if self.idle.deadline().is_due(now) { Verdict::Close } else { Verdict::Keep }
+        if self.end().is_due(now) { Verdict::Close } else { Verdict::Keep }
+    }
+
+    fn end(&self) -> Deadline {
+        match self.unanswered {
+            Some(0) => self.idle.within(ANSWERED_MS),
+            _ => self.idle.deadline(),
+        }
     }
 
     fn new(
@@ -251,19 +296,67 @@ impl UdpFlow {
             local,
             sock: SockId(-1),
             idle: Idle::new(timeouts, now),
+            unanswered: None,
             ttl: None,
+            tos: 0,
+            expect: Expect::default(),
             more: false,
             retry: Retry::default(),
         }
     }
 
+    /// Sends the trains that were received to the guest, as their peer marked them; how many
+    /// datagrams they are.
+    fn pass_on<O: FrameOut, N: DatagramSockets>(&self, count: usize, io: &mut Io<'_, O, N>) -> u8 {
+        let mut all = 0u8;
+        for train in (0..count).map_while(|n| io.net.train(n)) {
+            all = all.saturating_add(datagrams(train.data.len(), train.segment));
+            let (tos, ttl) = (train.tos, train.ttl);
+            let path = Path { tos, ttl, ..self.path(io.lease.our_mac, io.guest_mac) };
+            match Head::udp(&path, train.data.len(), train.segment) {
+                Some(head) if io.out.send_from(&head, train.data) => {}
+                Some(_) => io.drops.count(DropReason::LinkFull),
+                None => io.drops.count(DropReason::NotBuilt),
+            }
+        }
+        all
+    }
+
     /// Sends what is in the link's payload room to the guest.
     fn send<O: FrameOut, N>(&self, len: usize, io: &mut Io<'_, O, N>) {
-        match Head::udp(&self.path(io.lease.our_mac, io.guest_mac), len) {
+        match Head::udp(&self.path(io.lease.our_mac, io.guest_mac), len, 0) {
             Some(head) if io.out.send(&head, len) => {}
             Some(_) => io.drop(DropReason::LinkFull),
             None => io.drop(DropReason::NotBuilt),
         }
+    }
+
+    /// Tells the guest what the network reported [UDP-11]; false if it reported nothing.
+    fn relay<O: FrameOut, N: DatagramSockets>(&self, io: &mut Io<'_, O, N>) -> bool {
+        let mut quoted = [0; IcmpError::QUOTED];
+        let path = self.path(io.lease.our_mac, io.guest_mac);
+        for told in 0..MAX_REPORTS {
+            let Some(report) = io.net.take_report(self.sock, &mut quoted) else {
+                return told != 0;
+            };
+            let from = match report.offender {
+                Some(offender) if offender != self.peer.addr => {
+                    forward::reporter(io.lease, self.guest.addr, offender)
+                }
+                // It may have another address for the guest.
+                _ => Some(self.ours.addr),
+            };
+            let known = quoted.get(..report.quoted).unwrap_or_default();
+            let error = from
+                .filter(|a| a.is_unicast() && self.ours.addr.is_unicast())
+                .and_then(|from| IcmpError::datagram(&path, from, report.message, known));
+            match error {
+                Some(error) if io.out.control(error.frame()) => {}
+                Some(_) => io.drop(DropReason::LinkFull),
+                None => io.drop(DropReason::HostSend),
+            }
+        }
+        true
     }
 
     /// Tells the guest that what it sent did not arrive, if ICMP has words for it [UDP-11].
@@ -293,8 +386,15 @@ impl UdpFlow {
             // Any value that is stable for the flow (RFC 6437).
             flow_label: self.sock.0.unsigned_abs(),
             tos: 0,
+            ttl: crate::wire::TTL,
         }
     }
+}
+
+/// How many datagrams a train of `len` bytes is.
+fn datagrams(len: usize, segment: u16) -> u8 {
+    let all = if segment == 0 { 1 } else { len.div_ceil(segment.into()) };
+    u8::try_from(all).unwrap_or(u8::MAX)
 }
 
 /// The ICMP error for a host error, if there is one.

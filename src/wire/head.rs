@@ -14,8 +14,8 @@ use super::{Addr, Endpoint, Gso, Mac, Seq, TcpFlags, VNET_LEN, Vnet};
 /// Room for the largest set of headers: vnet, Ethernet, IPv6, TCP with 40 bytes of options.
 const CAPACITY: usize = VNET_LEN + ETH_LEN + 40 + 60;
 
-/// Time to live and hop limit of everything we send [TCP-87, L2-11].
-const TTL: u8 = 255;
+/// Time to live and hop limit of what nobody else gave one [TCP-87, L2-11].
+pub const TTL: u8 = 255;
 
 /// The largest IP packet.
 const IP_MAX: usize = 65535;
@@ -35,6 +35,8 @@ pub struct Path {
     pub flow_label: u32,
     /// Type of service or traffic class.
     pub tos: u8,
+    /// Time to live or hop limit.
+    pub ttl: u8,
 }
 
 /// The changing parts of a TCP header.
@@ -91,8 +93,9 @@ impl Head {
         Some(h)
     }
 
-    /// A UDP datagram with `payload` bytes to follow.
-    pub fn udp(path: &Path, payload: usize) -> Option<Self> {
+    /// A UDP datagram with `payload` bytes to follow; with `segment` non-zero and less than that, a
+    /// train of datagrams of this many bytes, of which the last may be shorter.
+    pub fn udp(path: &Path, payload: usize, segment: u16) -> Option<Self> {
         let len = payload.checked_add(8)?;
         let mut h = Self::network(path, proto::UDP, len)?;
         h.put(&path.src.port.to_be_bytes())?;
@@ -100,6 +103,9 @@ impl Head {
         h.put(&u16::try_from(len).ok()?.to_be_bytes())?;
         h.put_partial_checksum(path, proto::UDP, len)?;
         h.offload(6);
+        if segment != 0 && payload > usize::from(segment) {
+            h.vnet.gso = Gso::Udp(segment);
+        }
         h.seal();
         Some(h)
     }
@@ -138,7 +144,7 @@ impl Head {
                 h.put(&[0x45, path.tos])?;
                 h.put(&total.to_be_bytes())?;
                 // Identification 0 with don't-fragment is an atomic datagram (RFC 6864).
-                h.put(&[0, 0, 0x40, 0, TTL, protocol, 0, 0])?;
+                h.put(&[0, 0, 0x40, 0, path.ttl, protocol, 0, 0])?;
                 h.put(&src.octets())?;
                 h.put(&dst.octets())?;
                 let sum = checksum::of(h.buf.get(at..h.len)?);
@@ -157,7 +163,7 @@ impl Head {
                     0x6000_0000 | u32::from(path.tos) << 20 | (path.flow_label & 0x000f_ffff);
                 h.put(&word.to_be_bytes())?;
                 h.put(&length.to_be_bytes())?;
-                h.put(&[protocol, TTL])?;
+                h.put(&[protocol, path.ttl])?;
                 h.put(path.src.addr.octets())?;
                 h.put(path.dst.addr.octets())?;
             }
@@ -235,6 +241,7 @@ mod tests {
             dst: Endpoint::new(dst, 4000),
             flow_label: 5,
             tos: 0,
+            ttl: crate::wire::TTL,
         }
     }
 
@@ -299,16 +306,16 @@ mod tests {
     fn too_long_for_ip() {
         assert!(Head::tcp(&path(false), &head(0), 65535 - 40).is_some());
         assert!(Head::tcp(&path(false), &head(0), 65535 - 39).is_none());
-        assert!(Head::udp(&path(false), 65535 - 28).is_some());
-        assert!(Head::udp(&path(false), 65535 - 27).is_none());
-        assert!(Head::udp(&path(true), 65535 - 8).is_some());
-        assert!(Head::udp(&path(true), 65535 - 7).is_none());
+        assert!(Head::udp(&path(false), 65535 - 28, 0).is_some());
+        assert!(Head::udp(&path(false), 65535 - 27, 0).is_none());
+        assert!(Head::udp(&path(true), 65535 - 8, 0).is_some());
+        assert!(Head::udp(&path(true), 65535 - 7, 0).is_none());
     }
 
     #[test]
     fn mixed_families_are_refused() {
         let mut p = path(false);
         p.src.addr = path(true).src.addr;
-        assert!(Head::udp(&p, 1).is_none());
+        assert!(Head::udp(&p, 1, 0).is_none());
     }
 }

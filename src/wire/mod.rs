@@ -30,8 +30,8 @@ pub use addr::{Addr, Endpoint};
 pub use ether::{
     Body, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, ParseError, proto,
 };
-pub use head::{Head, Path, TcpHead};
-pub use icmp_error::{IcmpError, Unreachable};
+pub use head::{Head, Path, TTL, TcpHead};
+pub use icmp_error::{IcmpError, IcmpMessage, Unreachable};
 pub use mac::Mac;
 pub use seq::Seq;
 pub use tcp::{Segment, SegmentError, TcpFlags};

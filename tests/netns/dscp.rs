@@ -1,6 +1,6 @@
 //! Code points of packets, as they arrive at the other end.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nix::sys::socket::{
 
 use crate::bulk::QUIET;
 use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually};
-use crate::net::{accept, listen, pass};
+use crate::net::{accept, listen, pass, udp};
 use crate::ns::Ns;
 
 const EF: u8 = 0xb8;
@@ -30,21 +30,28 @@ impl Sniffer {
     /// Types of service or traffic classes of TCP packets to a port, from the first on, of those
     /// that came since the last look; repeated ones are left out.
     fn marks(&self, port: u16) -> Vec<u8> {
+        // The two other bits are the kernel's.
+        let mut marks: Vec<_> = self.packets(6, port).iter().map(|(tos, _)| tos & 0xfc).collect();
+        marks.dedup();
+        marks
+    }
+
+    /// Types of service and TTLs of packets of a protocol to a port, since the last look.
+    fn packets(&self, protocol: u8, port: u16) -> Vec<(u8, u8)> {
         let mut frame = [0; 200];
-        let mut marks = Vec::new();
+        let mut packets = Vec::new();
         while let Ok(len) = recv(self.0.as_raw_fd(), &mut frame, MsgFlags::empty()) {
-            let (mark, protocol, tcp) = match (frame[12], frame[13]) {
-                (0x08, 0x00) => (frame[15], frame[23], 34),
-                (0x86, 0xdd) => (frame[14] << 4 | frame[15] >> 4, frame[20], 54),
+            let (tos, ttl, it, header) = match (frame[12], frame[13]) {
+                (0x08, 0x00) => (frame[15], frame[22], frame[23], 34),
+                (0x86, 0xdd) => (frame[14] << 4 | frame[15] >> 4, frame[21], frame[20], 54),
                 _ => continue,
             };
-            let to_port = frame[tcp + 2..tcp + 4] == port.to_be_bytes();
-            // The two other bits are the kernel's.
-            if len > tcp && protocol == 6 && to_port && marks.last() != Some(&(mark & 0xfc)) {
-                marks.push(mark & 0xfc);
+            let to_port = frame[header + 2..header + 4] == port.to_be_bytes();
+            if len > header && it == protocol && to_port {
+                packets.push((tos, ttl));
             }
         }
-        marks
+        packets
     }
 }
 
@@ -119,6 +126,50 @@ fn the_peers_mark_arrives_at_the_guest() {
             pass(&mut far, &mut near, b"answer");
             let port = near.local_addr().unwrap().port();
             eventually("the answer is marked", SOON, || outside.marks(port).contains(&AF11));
+        }
+    });
+}
+
+/// Sends a datagram with this type of service and TTL, and looks how it arrives.
+#[track_caller]
+fn marked(from: &UdpSocket, to: &UdpSocket, sniffer: &Sniffer, (tos, ttl): (u8, u8)) {
+    let to_port = to.local_addr().unwrap().port();
+    let v4 = from.peer_addr().unwrap().is_ipv4();
+    mark(from, v4, tos);
+    if v4 {
+        from.set_ttl(ttl.into()).unwrap();
+    } else {
+        setsockopt(from, sockopt::Ipv6Ttl, &ttl.into()).unwrap();
+    }
+    sniffer.packets(17, to_port);
+    from.send(b"marked").unwrap();
+    to.recv(&mut [0; 16]).expect("arrives");
+    let mut seen = vec![];
+    eventually("a marked datagram", SOON, || {
+        seen.extend(sniffer.packets(17, to_port));
+        !seen.is_empty()
+    });
+    assert!(seen.contains(&(tos, ttl)), "{seen:?}, not {tos:#x} and {ttl}");
+}
+
+#[test]
+fn datagrams_keep_their_marks() {
+    // [UDP-8] type of service with congestion notification, and TTL, both ways
+    Lab::run(|lab| {
+        let guest = lab.guest(QUIET);
+        for remote in [REMOTE4, REMOTE6] {
+            let (inside, outside) = (Sniffer::new(&guest.ns), Sniffer::new(&lab.remote));
+            let server = udp(&lab.remote, at(remote, 7000));
+            let unbound: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+            let client = udp(&guest.ns, at(unbound, 0));
+            client.connect(at(remote, 7000)).unwrap();
+            client.send(b"me").unwrap();
+            let (_, seen) = server.recv_from(&mut [0; 16]).unwrap();
+            server.connect(seen).unwrap();
+            for marks in [(EF, 37), (AF11 | 1, 9), (2, 200), (0, 64)] {
+                marked(&client, &server, &outside, marks);
+                marked(&server, &client, &inside, marks);
+            }
         }
     });
 }

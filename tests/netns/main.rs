@@ -27,6 +27,7 @@ mod dhcp_clients;
 mod dscp;
 mod far;
 mod guest_link;
+mod hops;
 mod json;
 mod lab;
 mod machine;

@@ -1,7 +1,7 @@
 //! Every level of offloads on the link; what the best one hides must work as well.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::thread;
 
@@ -66,6 +66,12 @@ fn level(lab: &Lab, options: &str) {
             echo(&client, at(remote, 7001), &server, size);
         }
         train(&client, &server);
+        let client = udp(&guest.ns, at(any, 0));
+        echo(&client, at(remote, 7001), &server, 100);
+        server.connect(client_seen(&client, at(remote, 7001), &server)).unwrap();
+        train_from(&server, &client);
+        plain(&server, &client);
+        plain(&client, &server);
         let out = guest.run(&format!("ping -n -c 3 -i 0.05 -W 3 {remote}"));
         assert!(out.contains("3 received"), "{out}");
     }
@@ -75,6 +81,19 @@ fn level(lab: &Lab, options: &str) {
 #[track_caller]
 fn train(client: &UdpSocket, server: &UdpSocket) {
     client.connect(server.local_addr().unwrap()).unwrap();
+    train_from(client, server);
+}
+
+/// Where a server sees a client.
+fn client_seen(client: &UdpSocket, to: SocketAddr, server: &UdpSocket) -> SocketAddr {
+    client.connect(to).unwrap();
+    client.send(b"me").unwrap();
+    server.recv_from(&mut [0; 2]).unwrap().1
+}
+
+/// The same between connected sockets.
+#[track_caller]
+fn train_from(client: &UdpSocket, server: &UdpSocket) {
     segment(client, 1200);
     for len in [1200, 1201, 12_000, 12_345, 60_000] {
         let data = pattern(len);
@@ -88,9 +107,26 @@ fn train(client: &UdpSocket, server: &UdpSocket) {
     segment(client, 0);
 }
 
+/// Datagrams of equal and other lengths, sent one by one and at once: separate and in order.
+#[track_caller]
+fn plain(from: &UdpSocket, to: &UdpSocket) {
+    let lengths = [[1000; 20], [1400; 20], [0; 20]].concat();
+    let lengths = [&lengths[..], &[1400, 1400, 10, 1400, 0, 1450, 1400, 1, 1, 1]].concat();
+    for _ in 0..5 {
+        for (n, len) in (0u8..).zip(&lengths) {
+            from.send(&vec![n; *len]).unwrap();
+        }
+        let mut got = [0; 65_536];
+        for (n, want) in (0u8..).zip(&lengths) {
+            let len = to.recv(&mut got).unwrap_or_else(|e| panic!("number {n}: {e}"));
+            assert!(got[..len] == vec![n; *want], "number {n}: {len} bytes for {want}");
+        }
+    }
+}
+
 #[test]
 fn udp_and_tcp() {
-    // [UDP-8]
+    // [UDP-7] [UDP-8]
     Lab::run(|lab| level(lab, "--offload udp -m 1500"));
 }
 

@@ -81,7 +81,7 @@ fn remote_and_host_reach_a_forwarded_port() {
 
 #[test]
 fn largest_datagrams_arrive() {
-    // Longer than the guest's MTU; it gets them in one piece all the same.
+    // [UDP-16] Longer than the guest's MTU; it gets them in one piece all the same.
     Lab::run(|lab| {
         let guest = lab.guest("-u 5353 -t none -T none -U none");
         for host in [HOST4, HOST6] {
@@ -124,6 +124,7 @@ fn loopback_is_joined_from_inside() {
 
 #[test]
 fn many_peers_of_one_socket_stay_apart() {
+    // [UDP-1] [UDP-17]
     Lab::run(|lab| {
         let guest = lab.guest("-t none -u none -T none -U none");
         let client = udp(&guest.ns, at(any(REMOTE4), 0));
@@ -148,6 +149,49 @@ fn closed_port_is_reported_to_the_guest() {
             let error = client.recv(&mut [0; 16]).unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{remote}: {error}");
         }
+    });
+}
+
+#[test]
+fn a_closed_port_of_the_guest_harms_nobody() {
+    // [UDP-12] What the guest says about it cannot be passed on; once it is open, it works.
+    Lab::run(|lab| {
+        let guest = lab.guest("-u 5353 -t none -T none -U none");
+        for host in [HOST4, HOST6] {
+            let client = udp(&lab.remote, at(any(host), 0));
+            client.connect(at(host, 5353)).unwrap();
+            client.send(b"anybody?").unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let error = client.recv(&mut [0; 16]).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+            client.set_read_timeout(Some(SOON)).unwrap();
+            let server = udp(&guest.ns, at(any(host), 5353));
+            echo(&client, at(host, 5353), &server, 100);
+        }
+    });
+}
+
+#[test]
+fn datagrams_in_vain_leave_no_messages() {
+    // [UDP-19]
+    Lab::run(|lab| {
+        crate::lab::ip_batch(
+            "",
+            "route add unreachable 10.9.2.0/24\nroute add prohibit 10.9.3.0/24",
+        );
+        let guest = lab.guest("-t none -u none -T none -U none");
+        let before = guest.pasta.stderr();
+        let client = udp(&guest.ns, at(any(HOST4), 0));
+        for n in 1..=100 {
+            for net in [2, 3] {
+                client.send_to(b"hello", at(IpAddr::from([10, 9, net, n]), 7000)).ok();
+            }
+            client.send_to(b"hello", at(REMOTE4, 20_000 + u16::from(n))).ok();
+        }
+        let server = udp(&lab.remote, at(REMOTE4, 7000));
+        let client = udp(&guest.ns, at(any(HOST4), 0));
+        echo(&client, at(REMOTE4, 7000), &server, 100);
+        assert_eq!(guest.pasta.stderr(), before);
     });
 }
 

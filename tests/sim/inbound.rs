@@ -30,6 +30,7 @@ fn translator(lease: Lease, flows: usize) -> Translator<FakeLink, FakeNet> {
         flows,
         pool: Pool::new(8 << 20).unwrap(),
         timeouts: Timeouts::default(),
+        idle: passt::translate::udp::Timeouts::default(),
         now: Now(1_000_000),
         lease,
     };

@@ -46,6 +46,11 @@ impl FrameOut for FakeLink {
     fn send(&mut self, head: &Head, len: usize) -> bool {
         assert!(len == 0 || self.given, "payload sent that was never written");
         self.given = false;
+        let payload = self.buf[..len].to_vec();
+        self.send_from(head, &payload)
+    }
+
+    fn send_from(&mut self, head: &Head, payload: &[u8]) -> bool {
         self.sent += 1;
         if self.full {
             return false;
@@ -54,7 +59,7 @@ impl FrameOut for FakeLink {
             self.lose -= 1;
             return false;
         }
-        segment(head, &self.buf[..len], &mut self.frames);
+        segment(head, payload, &mut self.frames);
         true
     }
 

@@ -9,7 +9,8 @@ use passt::forward::{Destination, GuestAddrs};
 use passt::services::Offered;
 use passt::translate::tcp::Timeouts;
 use passt::translate::{
-    Bind, DatagramSockets, HostError, Now, Received, Setup, SockId, SpliceSockets, Translator,
+    Bind, DatagramSockets, Expect, Gathered, HostError, Now, Received, Report, Setup, SockId,
+    SpliceSockets, Train, Translator,
 };
 use passt::wire::{Addr, Body, Endpoint, Frame, Segment, TcpFlags, Vnet};
 
@@ -32,6 +33,16 @@ impl DatagramSockets for FakeNet {
     fn receive_datagram(&mut self, _: SockId, _: &mut [u8]) -> Received {
         Received::Empty
     }
+    fn receive_trains(&mut self, _: SockId, _: &mut Expect) -> Gathered {
+        Gathered::Empty
+    }
+    fn train(&self, _: usize) -> Option<Train<'_>> {
+        None
+    }
+    fn take_report(&mut self, _: SockId, _: &mut [u8]) -> Option<Report> {
+        None
+    }
+    fn set_mark(&mut self, _: SockId, _: bool, _: u8) {}
     fn set_ttl(&mut self, _: SockId, _: bool, _: u8) {}
     fn close_datagram(&mut self, _: SockId) {}
 }
@@ -123,6 +134,7 @@ impl Host {
             flows: MAX_FLOWS,
             pool: Pool::new(POOL).unwrap(),
             timeouts: Timeouts::default(),
+            idle: passt::translate::udp::Timeouts::default(),
             now: Now(now),
             lease,
         };

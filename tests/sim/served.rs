@@ -31,6 +31,7 @@ fn translator(
         flows: 4,
         pool: Pool::new(1 << 20).unwrap(),
         timeouts: Timeouts::default(),
+        idle: passt::translate::udp::Timeouts::default(),
         now: Now(START),
         lease,
     };

@@ -170,6 +170,7 @@ mod tests {
             dst: Endpoint::new(a(2), 80),
             flow_label: 5,
             tos: 0,
+            ttl: crate::wire::TTL,
         }
     }
 

@@ -8,7 +8,14 @@ const LISTENER: ListenerId = ListenerId { sock: SockId(3), v6: true };
 
 fn open(rig: &mut Rig, peer: &str, local: &str) -> Option<SpliceUdp> {
     let ends = (at(peer, 4000), at(local, 9001));
-    SpliceUdp::open(ID, LISTENER, ends, (Far::Host, at(local, 9000)), &mut rig.io())
+    SpliceUdp::open(
+        ID,
+        LISTENER,
+        ends,
+        (Far::Host, at(local, 9000)),
+        Timeouts::default(),
+        &mut rig.io(),
+    )
 }
 
 // [FWD-7] On the host the client's own address and port.
@@ -26,7 +33,8 @@ fn source_on_the_host() {
 fn source_in_the_namespace() {
     let mut rig = Rig::new();
     let (ends, to) = ((at("127.0.0.1", 4000), at("127.0.0.1", 9001)), at("192.0.2.10", 9000));
-    SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), &mut rig.io()).unwrap();
+    SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), Timeouts::default(), &mut rig.io())
+        .unwrap();
     assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(4000, Via::Host), to)]);
     assert!(rig.net.udp.is_empty());
 }
@@ -36,10 +44,12 @@ fn source_in_the_namespace() {
 fn client_with_the_servers_own_address() {
     let mut rig = Rig::new();
     let ends = (at("127.0.0.1", 9000), at("127.0.0.1", 9001));
-    SpliceUdp::open(ID, LISTENER, ends, (Far::Host, ends.0), &mut rig.io()).unwrap();
+    SpliceUdp::open(ID, LISTENER, ends, (Far::Host, ends.0), Timeouts::default(), &mut rig.io())
+        .unwrap();
     assert_eq!(rig.net.udp, [(ID, Bind::Port(0, Via::Host), ends.0)]);
     let to = at("192.0.2.10", 9000);
-    SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), &mut rig.io()).unwrap();
+    SpliceUdp::open(ID, LISTENER, ends, (Far::Guest, to), Timeouts::default(), &mut rig.io())
+        .unwrap();
     assert_eq!(rig.net.udp_inside, [(ID, Bind::Port(0, Via::Host), to)]);
 }
 

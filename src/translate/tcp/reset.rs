@@ -30,6 +30,7 @@ pub fn answer_stray<O: FrameOut, N>(packet: &Packet<'_>, seg: &Segment<'_>, io: 
         dst: Endpoint::new(packet.src, seg.src_port),
         flow_label: 0,
         tos: 0,
+        ttl: crate::wire::TTL,
     };
     let tcp = TcpHead { seq, ack, flags, window: 0, options: &[], mss: 0 };
     if let Some(head) = Head::tcp(&path, &tcp, 0) {

@@ -15,6 +15,7 @@ impl Tcp {
             // Any value that is stable for the connection (RFC 6437).
             flow_label: self.sock.0.unsigned_abs(),
             tos: self.peer_tos,
+            ttl: crate::wire::TTL,
         }
     }
 

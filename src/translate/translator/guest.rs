@@ -3,12 +3,13 @@
 use super::settle::Flow;
 use super::{BATCH, Translator};
 use crate::config::Protocols;
-use crate::flow::{DropReason, FlowId, Tuple};
+use crate::flow::{DropReason, FlowId, Table, Tuple};
 use crate::services::ndp;
+use crate::translate::gather::{Gather, Gathered, Head};
 use crate::translate::ping::{self, Ping};
 use crate::translate::tcp::{self, Opened, Tcp};
-use crate::translate::udp::{Timeouts, UdpFlow};
-use crate::translate::{DatagramSockets, FrameOut, SpliceSockets, TcpSockets, Verdict};
+use crate::translate::udp::UdpFlow;
+use crate::translate::{DatagramSockets, FrameOut, Io, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{
     Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
     proto,
@@ -84,10 +85,30 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let guest = Endpoint::new(packet.src, datagram.src_port);
         let (hash, known) = self.lookup(&Tuple { protocol: proto::UDP, ours, guest });
         let Some(id) = known.or_else(|| self.open_udp(hash, ours, guest)) else { return };
+        let head = Head { id, ttl: packet.ttl, tos: packet.tos };
+        if segment != 0 || !Gather::suits(datagram.payload) {
+            self.send_gathered();
+            self.send_train(Gathered { head, data: datagram.payload, segment });
+        } else if !self.gather.add(head, datagram.payload) {
+            self.send_gathered();
+            self.gather.add(head, datagram.payload);
+        }
+    }
+
+    /// Sends what was gathered.
+    fn send_gathered(&mut self) {
+        let (flows, gather, mut io) = self.split_gather();
+        if let Some(train) = gather.take() {
+            let id = train.head.id;
+            let Some(verdict) = send(flows, train, &mut io) else { return };
+            self.settle(id, verdict);
+        }
+    }
+
+    fn send_train(&mut self, train: Gathered<'_>) {
         let (flows, mut io) = self.split();
-        let Some(Flow::Udp(flow)) = flows.get_mut(id) else { return };
-        let verdict = flow.on_guest(datagram.payload, segment, packet.ttl, &mut io);
-        self.settle(id, verdict);
+        let Some(verdict) = send(flows, train, &mut io) else { return };
+        self.settle(train.head.id, verdict);
     }
 
     fn open_udp(&mut self, hash: u64, ours: Endpoint, guest: Endpoint) -> Option<FlowId> {
@@ -96,8 +117,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             return None;
         };
         let id = self.next_id()?;
+        let idle = self.idle;
         let (_, mut io) = self.split();
-        let flow = UdpFlow::from_guest(id, (ours, guest), dst, Timeouts::default(), &mut io)?;
+        let flow = UdpFlow::from_guest(id, (ours, guest), dst, idle, &mut io)?;
         log::debug!("flow {}: UDP {guest} -> {ours} ({})", id.index, dst.to);
         self.enter(hash, Flow::Udp(flow));
         Some(id)
@@ -208,8 +230,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         tcp::Origin { isn, ts_offset: low }
     }
 
-    /// Lets every flow of the batch acknowledge and send on.
+    /// Sends the datagrams of the batch, and lets every TCP flow of it acknowledge and send on.
     pub fn end_batch(&mut self) {
+        self.send_gathered();
         for n in 0..self.touched.len() {
             let Some(&id) = self.touched.get(n) else { break };
             let (flows, mut io) = self.split();
@@ -224,4 +247,14 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         }
         self.touched.clear();
     }
+}
+
+fn send<O: FrameOut, N: DatagramSockets>(
+    flows: &mut Table<Flow>,
+    train: Gathered<'_>,
+    io: &mut Io<'_, O, N>,
+) -> Option<Verdict> {
+    let Some(Flow::Udp(flow)) = flows.get_mut(train.head.id) else { return None };
+    let marks = (train.head.ttl, train.head.tos);
+    Some(flow.on_guest(train.data, train.segment, marks, io))
 }

@@ -5,7 +5,7 @@ use super::settle::Flow;
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::forward::ForwardTarget;
 use crate::translate::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady, Tcp};
-use crate::translate::udp::{Timeouts, UdpFlow};
+use crate::translate::udp::UdpFlow;
 use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{Addr, Endpoint, proto};
 
@@ -14,6 +14,9 @@ const STARVED_MS: u64 = 1000;
 
 /// Datagrams received per visit.
 const DATAGRAMS: u32 = 32;
+
+/// Calls to receive many datagrams, per visit.
+const GATHERINGS: u32 = 8;
 
 /// The first port that may stand for another one.
 const FIRST_SUBSTITUTE: u16 = 1024;
@@ -31,7 +34,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 (verdict, flow.wants_push())
             }
             Some(Flow::Udp(flow)) => {
-                let verdict = flow.on_socket(DATAGRAMS, &mut io);
+                let verdict = flow.on_socket(GATHERINGS, &mut io);
                 (verdict, flow.wants_more())
             }
             Some(Flow::Ping(flow)) => {
@@ -162,9 +165,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             return;
         }
         let Some(id) = self.next_id() else { return };
+        let idle = self.idle;
         let (_, mut io) = self.split();
         let sides = (tuple.ours, tuple.guest);
-        let made = UdpFlow::from_peer(id, sides, (peer, local), len, Timeouts::default(), &mut io);
+        let made = UdpFlow::from_peer(id, sides, (peer, local), len, idle, &mut io);
         if let Some(flow) = made {
             log::debug!("flow {}: UDP {peer} ({}) -> {}", id.index, tuple.ours, tuple.guest);
             self.enter(hash, Flow::Udp(flow));

@@ -19,7 +19,9 @@ mod served;
 mod settle;
 mod spliced;
 
+use super::gather::Gather;
 use super::tcp::{Boards, INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, Timeouts};
+use super::udp;
 use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
 use crate::config::{Inward, Lease, Protocols};
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
@@ -60,6 +62,8 @@ pub struct Setup {
     pub pool: Pool,
     /// How patient TCP is.
     pub timeouts: Timeouts,
+    /// How long UDP flows may be idle.
+    pub idle: udp::Timeouts,
     /// The time now.
     pub now: Now,
 }
@@ -84,10 +88,13 @@ pub struct Translator<O, N> {
     pool: Pool,
     boards: Boards,
     timeouts: Timeouts,
+    idle: udp::Timeouts,
     drops: Drops,
     reply: Reply,
     /// What spliced flows copy through; see [`Translator::buffer`].
     buf: Box<[u8]>,
+    /// Datagrams of the present batch of frames that are yet to be sent.
+    gather: Gather,
     /// Flows that got segments in the present batch of frames.
     touched: Vec<FlowId>,
     /// Flows with work left over.
@@ -122,9 +129,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             pool: setup.pool,
             boards: Boards::new(),
             timeouts: setup.timeouts,
+            idle: setup.idle,
             drops: Drops::default(),
             reply: Reply::default(),
             buf: vec![0; BUFFER].into_boxed_slice(),
+            gather: Gather::new(),
             touched: Vec::with_capacity(BATCH),
             again: Again::new(setup.flows),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
@@ -193,12 +202,23 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     /// The table, and what handlers of its flows may touch.
     fn split(&mut self) -> (&mut Table<Flow>, Io<'_, O, N>) {
-        let (flows, _, io) = self.split_all();
+        let (flows, _, _, io) = self.parts();
         (flows, io)
     }
 
     /// As [`Translator::split`], with the buffer of spliced flows.
     fn split_all(&mut self) -> (&mut Table<Flow>, &mut [u8], Io<'_, O, N>) {
+        let (flows, buf, _, io) = self.parts();
+        (flows, buf, io)
+    }
+
+    /// As [`Translator::split`], with what was gathered.
+    fn split_gather(&mut self) -> (&mut Table<Flow>, &mut Gather, Io<'_, O, N>) {
+        let (flows, _, gather, io) = self.parts();
+        (flows, gather, io)
+    }
+
+    fn parts(&mut self) -> (&mut Table<Flow>, &mut [u8], &mut Gather, Io<'_, O, N>) {
         let io = Io {
             out: &mut self.out,
             net: &mut self.net,
@@ -210,6 +230,6 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             timeouts: self.timeouts,
             now: self.now,
         };
-        (&mut self.flows, &mut self.buf, io)
+        (&mut self.flows, &mut self.buf, &mut self.gather, io)
     }
 }

@@ -96,10 +96,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                     return self.drops.count(DropReason::Martian);
                 };
                 let Some(id) = self.next_id() else { return };
+                let idle = self.idle;
                 let (_, mut io) = self.split();
-                let Some(flow) = SpliceUdp::open(id, listener, ends, (far, server), &mut io) else {
-                    return;
-                };
+                let flow = SpliceUdp::open(id, listener, ends, (far, server), idle, &mut io);
+                let Some(flow) = flow else { return };
                 log::debug!("flow {}: UDP {} -> {} = {far:?} {server}", id.index, ends.0, ends.1);
                 self.enter(hash, Flow::SpliceUdp(flow));
                 id

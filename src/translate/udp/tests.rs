@@ -9,7 +9,9 @@ use smoltcp::wire as smol;
 
 use super::*;
 use crate::forward::Via;
+use crate::translate::Report;
 use crate::translate::fake::{GUEST_MAC, ID, Rig, SOCK, at, out};
+use crate::wire::IcmpMessage;
 
 /// Guest, the party it talks to, and who that is on the host.
 fn ends(v4: bool) -> (Endpoint, Endpoint, Endpoint) {
@@ -87,9 +89,9 @@ fn socket_has_the_guests_port() {
     let mut rig = Rig::new();
     let mut flow = outgoing(&mut rig, true);
     assert_eq!(rig.net.udp, [(ID, Bind::Port(2000, Via::Outside), at("127.0.0.1", 5000))]);
-    assert_eq!(flow.on_guest(b"hello", 0, 64, &mut rig.io()), Verdict::Keep);
-    assert_eq!(flow.on_guest(b"", 0, 64, &mut rig.io()), Verdict::Keep);
-    assert_eq!(flow.on_guest(&[9; 300], 100, 64, &mut rig.io()), Verdict::Keep);
+    assert_eq!(flow.on_guest(b"hello", 0, (64, 0), &mut rig.io()), Verdict::Keep);
+    assert_eq!(flow.on_guest(b"", 0, (64, 0), &mut rig.io()), Verdict::Keep);
+    assert_eq!(flow.on_guest(&[9; 300], 100, (64, 0), &mut rig.io()), Verdict::Keep);
     assert_eq!(rig.net.sent, [(b"hello".to_vec(), 0), (Vec::new(), 0), (vec![9; 300], 100)]);
     flow.release(&mut rig.net);
     assert_eq!(rig.net.closed, [SOCK]);
@@ -103,16 +105,17 @@ fn ttl_is_passed_on() {
         let mut rig = Rig::new();
         let mut flow = outgoing(&mut rig, v4);
         for ttl in [37, 37, 9, 9, 37] {
-            let _ = flow.on_guest(b"x", 0, ttl, &mut rig.io());
+            let _ = flow.on_guest(b"x", 0, (ttl, 0), &mut rig.io());
         }
         assert_eq!(rig.net.ttls, [(v4, 37), (v4, 9), (v4, 37)]);
-        let _ = flow.on_guest(b"x", 0, 0, &mut rig.io());
+        let _ = flow.on_guest(b"x", 0, (0, 0), &mut rig.io());
         assert_eq!((rig.net.ttls.len(), rig.net.sent.len()), (3, 5));
         assert_eq!(rig.drops(), [(DropReason::BadHeader, 1)]);
     }
 }
 
-// [UDP-7] [UDP-17] Answers come in order from where the guest sent to, empty ones too.
+// [UDP-7] [UDP-17] [UDP-20] Answers come in order, from the only Ethernet address that we
+// have, and from where the guest sent to; empty ones too.
 #[test]
 fn answers_reach_the_guest() {
     for v4 in [true, false] {
@@ -126,6 +129,36 @@ fn answers_reach_the_guest() {
         let want = [b"odd".to_vec(), Vec::new(), large].map(|payload| (ours, guest, payload));
         assert_eq!(got, want);
         assert!(!flow.wants_more() && rig.drops().is_empty());
+    }
+}
+
+// [UDP-7] A train leaves as one frame, and everything with the marks that the peer gave it.
+#[test]
+fn trains_and_marks_reach_the_guest() {
+    for v4 in [true, false] {
+        let mut rig = Rig::new();
+        let mut flow = outgoing(&mut rig, v4);
+        rig.net.incoming.extend([Ok(vec![1; 2500])]);
+        rig.net.marks = (1000, 0xb9, 17);
+        let _ = flow.on_socket(32, &mut rig.io());
+        assert_eq!(rig.out.gso, [crate::wire::Gso::Udp(1000)]);
+        let frame = &rig.out.frames[0];
+        let (tos, ttl) =
+            if v4 { (frame[15], frame[22]) } else { (frame[14] << 4 | frame[15] >> 4, frame[21]) };
+        assert_eq!((tos, ttl), (0xb9, 17));
+    }
+}
+
+// [UDP-8] The type of service is set before sending, and only when it is another one.
+#[test]
+fn marks_of_the_guest_are_passed_on() {
+    for v4 in [true, false] {
+        let mut rig = Rig::new();
+        let mut flow = outgoing(&mut rig, v4);
+        for tos in [0, 0xb8, 0xb8, 3, 0] {
+            let _ = flow.on_guest(b"x", 0, (64, tos), &mut rig.io());
+        }
+        assert_eq!(rig.net.tos, [(v4, 0xb8), (v4, 3), (v4, 0)]);
     }
 }
 
@@ -190,7 +223,7 @@ fn peers_start_flows() {
     flow.on_listener(len, &mut rig.io());
     let got: Vec<_> = rig.out.frames.iter().map(|f| datagram(f)).collect();
     assert_eq!(got, [(ours, guest, b"first".to_vec()), (ours, guest, b"second".to_vec())]);
-    let _ = flow.on_guest(b"answer", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"answer", 0, (64, 0), &mut rig.io());
     assert_eq!(rig.net.sent, [(b"answer".to_vec(), 0)]);
 
     // [FWD-6] Others that look the same to the guest can be told apart.
@@ -221,20 +254,20 @@ fn idle_limit(flow: &UdpFlow, rig: &Rig) -> u64 {
 fn idle_flows_end() {
     let mut rig = Rig::new();
     let mut flow = outgoing(&mut rig, true);
-    let _ = flow.on_guest(b"question", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"question", 0, (64, 0), &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 30_000);
     rig.wait_ms(29_000);
     rig.net.incoming.extend([Ok(b"a".to_vec()), Ok(b"batch counts once".to_vec())]);
     let _ = flow.on_socket(32, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 30_000);
     rig.wait_ms(29_000);
-    let _ = flow.on_guest(b"another", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"another", 0, (64, 0), &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 120_000);
 
     // Unanswered, however often.
     let mut flow = outgoing(&mut rig, true);
     for _ in 0..300 {
-        let _ = flow.on_guest(b"question", 0, 64, &mut rig.io());
+        let _ = flow.on_guest(b"question", 0, (64, 0), &mut rig.io());
     }
     assert_eq!(idle_limit(&flow, &rig), 30_000);
     // A wake-up without datagrams is no activity.
@@ -243,6 +276,27 @@ fn idle_flows_end() {
     rig.net.incoming.push_back(Err(HostError::Other));
     let _ = flow.on_socket(32, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 29_000);
+}
+
+// [UDP-10] Nobody asks twice from a port whose queries were all answered.
+#[test]
+fn answered_queries_end_the_flow() {
+    let (guest, server) = (at("192.0.2.10", 2000), at("192.0.2.53", 53));
+    let limits = Timeouts::default();
+    let mut rig = Rig::new();
+    let flow = UdpFlow::from_guest(ID, (server, guest), out(server), limits, &mut rig.io());
+    let mut flow = flow.unwrap();
+    let _ = flow.on_guest(b"AAAAA", 3, (64, 0), &mut rig.io());
+    assert_eq!(idle_limit(&flow, &rig), 30_000);
+    rig.net.incoming.push_back(Ok(b"one".to_vec()));
+    let _ = flow.on_socket(8, &mut rig.io());
+    assert_eq!(idle_limit(&flow, &rig), 30_000);
+    rig.net.incoming.push_back(Ok(b"two".to_vec()));
+    let _ = flow.on_socket(8, &mut rig.io());
+    assert_eq!(idle_limit(&flow, &rig) + 1, 1000);
+    // It lives on if there is more to ask.
+    let _ = flow.on_guest(b"another", 0, (64, 0), &mut rig.io());
+    assert_eq!(idle_limit(&flow, &rig), 120_000);
 }
 
 // [UDP-10] The same from the other side, with limits of one's own.
@@ -254,9 +308,9 @@ fn idle_inbound_flows_end() {
     let limits = Timeouts { short_ms: 5000, stream_ms: 7000 };
     let mut flow = UdpFlow::from_peer(ID, (ours, guest), ends, 3, limits, &mut rig.io()).unwrap();
     assert_eq!(idle_limit(&flow, &rig), 5000);
-    let _ = flow.on_guest(b"answer", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"answer", 0, (64, 0), &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 5000);
-    let _ = flow.on_guest(b"more", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"more", 0, (64, 0), &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 7000);
 }
 
@@ -292,31 +346,94 @@ fn errors_reach_the_guest() {
     }
 }
 
+// [UDP-11] What the network reports is passed on from whoever reported it, as the guest sees them;
+// what was meant for the host alone is not.
+#[test]
+fn reports_reach_the_guest() {
+    for v4 in [true, false] {
+        let (_, ours, peer) = ends(v4);
+        let (router, own, link, kind) = if v4 {
+            ("198.51.100.1", "192.0.2.10", "192.0.2.1", 11)
+        } else {
+            ("2001:db8:7::1", "2001:db8::10", "fe80::1", 3)
+        };
+        let mut rig = Rig::new();
+        let link =
+            if v4 { at(link, 0).addr } else { crate::translate::fake::lease().our_ll.into() };
+        let mut flow = outgoing(&mut rig, v4);
+        let exceeded = IcmpMessage { kind, code: 0, mtu: 0 };
+        for (offender, seen) in [
+            (Some(at(router, 0).addr), at(router, 0).addr),
+            // The peer itself may be known under another address.
+            (Some(peer.addr), ours.addr),
+            // Our host found out by itself, and its address is the guest's.
+            (Some(at(own, 0).addr), link),
+            (None, ours.addr),
+        ] {
+            let report = Report { message: exceeded, offender, quoted: 5 };
+            rig.net.reports.push_back((report, b"quote".to_vec()));
+            rig.net.incoming.push_back(Err(HostError::Other));
+            let _ = flow.on_socket(32, &mut rig.io());
+            let frame = rig.out.frames.pop().unwrap();
+            assert_eq!(error(&frame), (Endpoint::new(seen, 0), kind, 0, [0x07, 0xd0, 0x13, 0x88]));
+            assert!(frame.ends_with(b"quote") && rig.out.frames.is_empty());
+        }
+        assert!(rig.drops().is_empty());
+        // A redirect, and a reporter of no family of the guest's.
+        let other = at(if v4 { "2001:db8:7::1" } else { "198.51.100.1" }, 0).addr;
+        let redirect = IcmpMessage { kind: if v4 { 5 } else { 137 }, ..exceeded };
+        for (message, offender) in [(redirect, peer.addr), (exceeded, other)] {
+            let report = Report { message, offender: Some(offender), quoted: 0 };
+            rig.net.reports.push_back((report, vec![]));
+        }
+        rig.net.incoming.push_back(Err(HostError::Other));
+        let _ = flow.on_socket(32, &mut rig.io());
+        assert!(rig.out.frames.is_empty());
+        assert_eq!(rig.drops(), [(DropReason::HostSend, 2)]);
+    }
+}
+
+// [UDP-11] A report that shows when the next datagram is sent: both are passed on.
+#[test]
+fn reports_lose_nothing() {
+    let mut rig = Rig::new();
+    let mut flow = outgoing(&mut rig, true);
+    let message = IcmpMessage { kind: 3, code: 4, mtu: 1400 };
+    let report = Report { message, offender: Some(at("198.51.100.1", 0).addr), quoted: 0 };
+    rig.net.reports.push_back((report, vec![]));
+    rig.net.send_errors.push_back(HostError::Other);
+    let _ = flow.on_guest(b"x", 0, (64, 0), &mut rig.io());
+    assert_eq!(rig.net.sent, [(b"x".to_vec(), 0)]);
+    assert_eq!(rig.out.frames.len(), 1);
+    assert!(rig.drops().is_empty());
+}
+
 // [UDP-11] An earlier datagram's error shows when the next one is sent; that one must not be lost.
 #[test]
 fn pending_errors_lose_nothing() {
     let mut rig = Rig::new();
     let mut flow = outgoing(&mut rig, true);
     rig.net.send_errors.push_back(HostError::Refused);
-    let _ = flow.on_guest(b"x", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"x", 0, (64, 0), &mut rig.io());
     assert_eq!(rig.net.sent, [(b"x".to_vec(), 0)]);
     assert_eq!(rig.out.frames.len(), 1);
     assert!(rig.drops().is_empty());
 
     // Twice: it is this one's own. One message is enough.
     rig.net.send_errors.extend([HostError::Unreachable, HostError::Unreachable]);
-    let _ = flow.on_guest(b"y", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"y", 0, (64, 0), &mut rig.io());
     assert_eq!((rig.net.sent.len(), rig.out.frames.len()), (1, 2));
     assert_eq!(rig.drops(), [(DropReason::HostSend, 1)]);
 
     // What ICMP has no words for is counted, and not tried again.
     rig.net.send_errors.push_back(HostError::Other);
-    let _ = flow.on_guest(b"z", 0, 64, &mut rig.io());
+    let _ = flow.on_guest(b"z", 0, (64, 0), &mut rig.io());
     assert_eq!((rig.net.sent.len(), rig.out.frames.len()), (1, 2));
     assert_eq!(rig.drops(), [(DropReason::HostSend, 2)]);
 }
 
-// [UDP-11] No way to the destination is known at once; lack of resources is nobody's fault; and
+// [UDP-11] [UDP-14] [UDP-18] No flow without a socket, and nothing is left of the attempt. No way to
+// the destination is known at once; lack of resources is nobody's fault; and
 // nothing is said about multicast.
 #[test]
 fn errors_of_opening() {

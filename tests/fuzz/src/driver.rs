@@ -180,6 +180,7 @@ impl<'a> World<'a> {
             flows: [16, 1, 3, 64][usize::from(how >> 4 & 3)],
             pool: Pool::new(pool).unwrap(),
             timeouts: Timeouts::default(),
+            idle: passt::translate::udp::Timeouts::default(),
             now: Now(now),
             lease,
         };

@@ -9,10 +9,13 @@ use std::io::IoSlice;
 use passt::flow::FlowId;
 use passt::forward::Destination;
 use passt::translate::{
-    Bind, Connected, DatagramSockets, Far, HostError, ListenerId, Moved, Peeked, PipeId, Received,
-    Sent, SockId, SpliceSockets, TcpSockets, TcpView,
+    Bind, Connected, DatagramSockets, Expect, Far, Gathered, HostError, ListenerId, Moved, Peeked,
+    PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets, TcpView, Train,
 };
-use passt::wire::Endpoint;
+use passt::wire::{Addr, Endpoint, IcmpMessage};
+
+/// Payload of all trains.
+static ZEROS: [u8; 65_535] = [0; 65_535];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -78,6 +81,8 @@ pub(super) struct Net {
     pub(super) socks: Vec<Sock>,
     pub(super) trouble: u8,
     dice: u32,
+    /// Length of the train received last.
+    train: usize,
     /// Bytes in every pipe there ever was; `None` for one that was given back.
     pipes: Vec<Option<usize>>,
 }
@@ -421,6 +426,47 @@ impl DatagramSockets for Net {
             buf[..8].copy_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 1]);
         }
         what
+    }
+
+    fn receive_trains(&mut self, s: SockId, expect: &mut Expect) -> Gathered {
+        let sock = self.live(s, false);
+        assert_eq!(sock.kind, Kind::Udp);
+        match sock.incoming.pop_front() {
+            None => Gathered::Empty,
+            Some(Received::Error(e)) => Gathered::Error(e),
+            Some(Received::Empty) => Gathered::Empty,
+            Some(Received::Bytes(n)) => {
+                expect.count = expect.count.wrapping_add(1);
+                self.train = n;
+                Gathered::Trains { count: 1, more: true }
+            }
+        }
+    }
+
+    fn train(&self, n: usize) -> Option<Train<'_>> {
+        assert_eq!(n, 0);
+        let len = self.train;
+        // Some are trains.
+        let segment = if len.is_multiple_of(3) { len / 3 } else { 0 };
+        let marks = len.to_le_bytes();
+        let segment = u16::try_from(segment).unwrap();
+        Some(Train { data: &ZEROS[..len], segment, tos: marks[0], ttl: marks[0] })
+    }
+
+    fn take_report(&mut self, s: SockId, quoted: &mut [u8]) -> Option<Report> {
+        self.live(s, false);
+        if self.roll() <= 200 {
+            return None;
+        }
+        let (kind, code) = (self.roll() as u8, self.roll() as u8);
+        let message = IcmpMessage { kind, code, mtu: self.roll() };
+        let offender =
+            (self.roll() <= 200).then(|| Addr::from(std::net::Ipv4Addr::from(self.roll())));
+        Some(Report { message, offender, quoted: quoted.len().min(self.roll() as usize) })
+    }
+
+    fn set_mark(&mut self, s: SockId, _v4: bool, _tos: u8) {
+        self.live(s, false);
     }
 
     fn set_ttl(&mut self, s: SockId, _v4: bool, ttl: u8) {

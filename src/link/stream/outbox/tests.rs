@@ -12,6 +12,7 @@ fn path(v6: bool) -> Path {
         dst: Endpoint::new(a(dst), 4000),
         flow_label: 5,
         tos: 0,
+        ttl: crate::wire::TTL,
     }
 }
 
@@ -139,9 +140,9 @@ fn what_waits_is_bounded() {
 fn too_long_for_a_frame() {
     let mut outbox = Outbox::new();
     fill(&mut outbox, &[1; 65_507]);
-    assert!(!outbox.push(&Head::udp(&path(false), 65_507).unwrap(), 65_507));
+    assert!(!outbox.push(&Head::udp(&path(false), 65_507, 0).unwrap(), 65_507));
     assert!(outbox.pending().is_empty());
     fill(&mut outbox, &[1; 65_493]);
-    assert!(outbox.push(&Head::udp(&path(false), 65_493).unwrap(), 65_493));
+    assert!(outbox.push(&Head::udp(&path(false), 65_493, 0).unwrap(), 65_493));
     assert_eq!(frames(&mut outbox)[0].len(), FRAME_MAX);
 }
