@@ -102,30 +102,43 @@ impl Auto {
         }
         self.at = now.saturating_add(INTERVAL_MS);
         // Before anything changes: what we hold is what the kernel shows as ours.
-        let wants = |side| self.follows.iter().any(|f| f.wanted && f.side == side);
-        let guest = wants(Side::Host).then(|| foreign(&mut self.guest, Side::Namespace, listeners));
-        let host = wants(Side::Namespace).then(|| foreign(&mut self.host, Side::Host, listeners));
+        let wants = |side, proto| {
+            self.follows.iter().any(|f| f.wanted && f.side == side && f.proto == proto)
+        };
+        let [inward, outward] = [Side::Host, Side::Namespace]
+            .map(|side| (wants(side, Proto::Tcp), wants(side, Proto::Udp)));
+        let guest = foreign(&mut self.guest, Side::Namespace, inward, listeners);
+        let host = foreign(&mut self.host, Side::Host, outward, listeners);
         for follow in self.follows.iter_mut().filter(|f| f.wanted) {
             let other = match follow.side {
                 Side::Host => &guest,
                 Side::Namespace => &host,
             };
             match other {
-                Some(Ok(sets)) => follow.update(sets, listeners, translator, registrar),
-                Some(Err(e)) => log::debug!("cannot tell which ports are bound: {e}"),
-                None => {}
+                Ok(sets) => follow.update(sets, listeners, translator, registrar),
+                Err(e) => log::debug!("cannot tell which ports are bound: {e}"),
             }
         }
     }
 }
 
-/// What others have bound on one side, TCP and UDP.
-fn foreign(kernel: &mut Bound, side: Side, listeners: &Listeners) -> io::Result<[PortSet; 2]> {
-    let mut tcp = kernel.ports(Proto::Tcp)?;
-    tcp.subtract(&listeners.ports(side, Proto::Tcp));
-    let mut udp = kernel.ports(Proto::Udp)?;
-    udp.subtract(&listeners.ports(side, Proto::Udp));
-    udp.add(&tcp);
+/// What others have bound on one side, TCP and UDP; only as far as rules want to know.
+fn foreign(
+    kernel: &mut Bound,
+    side: Side,
+    (want_tcp, want_udp): (bool, bool),
+    listeners: &Listeners,
+) -> io::Result<[PortSet; 2]> {
+    let (mut tcp, mut udp) = (PortSet::default(), PortSet::default());
+    if want_tcp || want_udp {
+        tcp = kernel.ports(Proto::Tcp)?;
+        tcp.subtract(&listeners.ports(side, Proto::Tcp));
+    }
+    if want_udp {
+        udp = kernel.ports(Proto::Udp)?;
+        udp.subtract(&listeners.ports(side, Proto::Udp));
+        udp.add(&tcp);
+    }
     Ok([tcp, udp])
 }
 
@@ -165,13 +178,11 @@ impl Follow {
                 }
             }
         }
-        for (id, port) in &close {
-            if let Some(listener) = listeners.get(Listeners::index(*id, *port)) {
-                translator.net.listens_no_more(&listener);
-            }
-        }
-        let closed: Vec<_> =
-            close.into_iter().filter_map(|(id, port)| listeners.close_port(id, port)).collect();
+        let net = &mut translator.net;
+        let closed: Vec<_> = close
+            .into_iter()
+            .filter_map(|(id, port)| listeners.close_port(id, port, net))
+            .collect();
         // Before another socket gets the number of one that was closed.
         translator.end_listeners(&closed);
         for (id, port) in open {

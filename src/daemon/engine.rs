@@ -127,7 +127,8 @@ impl<L: Link> Engine<L> {
 
     fn turn(&mut self) -> std::io::Result<()> {
         self.reactor.wait(self.timeout())?;
-        self.translator.set_now(clock());
+        let now = clock();
+        self.translator.set_now(now);
         let mut n = 0;
         while let Some((source, ready)) = self.reactor.event(n) {
             n += 1;
@@ -157,8 +158,8 @@ impl<L: Link> Engine<L> {
                 self.reactor.again(Source::Listener(index));
             }
         }
-        self.follow(clock().ms());
-        self.ask_for_netns();
+        self.follow(now.ms());
+        self.ask_for_netns(now.ms());
         Ok(())
     }
 
@@ -246,7 +247,9 @@ impl<L: Link> Engine<L> {
     fn on_listener(&mut self, index: u32) {
         for _ in 0..ACCEPTS {
             let Some(listener) = self.listeners.get(index) else { return };
-            if listener.proto() == Proto::Udp && self.translator.out.payload().is_none() {
+            // A datagram may turn out to be one for the link.
+            let for_link = listener.side == Side::Host && listener.proto() == Proto::Udp;
+            if for_link && self.translator.out.payload().is_none() {
                 return self.park(index);
             }
             let taken = match listener.proto() {
@@ -294,11 +297,10 @@ impl<L: Link> Engine<L> {
     }
 
     /// Asks once per interval, however many turns the loop makes.
-    fn ask_for_netns(&mut self) {
+    fn ask_for_netns(&mut self, now: u64) {
         let Some(interval) = self.life.netns.as_ref().and_then(NetnsWatch::interval) else {
             return;
         };
-        let now = clock().ms();
         if now >= self.ask_at {
             self.ask_at = now.saturating_add(u64::try_from(interval.as_millis()).unwrap_or(0));
             self.on_netns();
@@ -344,7 +346,7 @@ fn take<O: FrameOut>(
     if let Some(local) = local
         && goes_past_link(translator, listener, (peer, local))
     {
-        match translator.net.adopt_client(fd, id) {
+        match translator.net.adopt(fd, id) {
             Ok(sock) => translator.on_spliced(id, sock, (peer, local), far(listener)),
             Err(_) => translator.no_socket(),
         }
@@ -369,10 +371,6 @@ fn goes_past_link<O: FrameOut>(
 
 /// Takes one datagram.
 fn receive<O: FrameOut>(translator: &mut Translator<O, Net>, listener: &Listener<'_>) -> Taken {
-    // It may turn out to be one for the link.
-    if listener.side == Side::Host && translator.out.payload().is_none() {
-        return Taken::Nothing;
-    }
     let arrived = listener.receive(translator.buffer());
     let Some(Arrived { len, peer, local }) = arrived else { return Taken::Nothing };
     if goes_past_link(translator, listener, (peer, local)) {

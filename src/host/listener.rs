@@ -10,7 +10,6 @@ use super::cmsg::Control;
 use super::net::{bind, family, set_option};
 use super::outbound;
 use super::sockaddr::SockAddr;
-use super::splice::prepare_spliced;
 use super::tcp::linger_reset;
 use crate::config::{PortRule, Proto};
 use crate::translate::{ListenerId, SockId};
@@ -101,11 +100,10 @@ pub(super) fn open(
     }
     bind(fd.as_fd(), at, 0)?;
     if rule.proto == Proto::Tcp {
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit both, and those of spliced flows need no more [SPLICE-4].
         set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        if side == Side::Namespace {
-            prepare_spliced(raw);
-        } else {
+        let _ = set_option(raw, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);
+        if side == Side::Host {
             // The headers of the SYN show how the peer marks its packets. Without, nobody knows.
             let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, 1);
         }

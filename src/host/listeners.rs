@@ -156,12 +156,8 @@ impl Listeners {
                     if rules.contains(&entry.rule) {
                         kept.push(entry.rule.clone());
                     } else {
-                        let open = entry.fds.iter().flatten();
-                        done.closed.extend(open.map(|fd| SockId(fd.as_raw_fd())));
                         let ports = entry.rule.first..=entry.rule.last;
-                        for listener in ports.filter_map(|port| entry.listener(port)) {
-                            net.listens_no_more(&listener);
-                        }
+                        done.closed.extend(ports.filter_map(|port| entry.close(port, net)));
                         *place = None;
                     }
                 }
@@ -266,10 +262,9 @@ impl Listeners {
         Ok(())
     }
 
-    /// Closes one port of a rule; its socket, for what refers to it.
-    pub fn close_port(&mut self, id: RuleId, port: u16) -> Option<SockId> {
-        let fd = self.entry(id)?.place(port)?.take()?;
-        Some(SockId(fd.as_raw_fd()))
+    /// Closes one port of a rule while running; its socket, for what refers to it.
+    pub fn close_port(&mut self, id: RuleId, port: u16, net: &mut Net) -> Option<SockId> {
+        self.entry(id)?.close(port, net)
     }
 
     /// True if this port of a rule is open.
@@ -352,6 +347,12 @@ impl Entry {
             *place = Some(fd);
         }
         Ok(())
+    }
+
+    fn close(&mut self, port: u16, net: &mut Net) -> Option<SockId> {
+        net.listens_no_more(&self.listener(port)?);
+        let fd = self.place(port)?.take()?;
+        Some(SockId(fd.as_raw_fd()))
     }
 
     fn listener(&self, port: u16) -> Option<Listener<'_>> {

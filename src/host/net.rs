@@ -90,7 +90,7 @@ impl Net {
     }
 
     /// It is about to be closed.
-    pub fn listens_no_more(&mut self, listener: &Listener<'_>) {
+    pub(super) fn listens_no_more(&mut self, listener: &Listener<'_>) {
         for v4 in shared(listener) {
             self.ports.remove(listener.port, v4);
         }
@@ -102,14 +102,8 @@ impl Net {
         self.adopt(fd, id)
     }
 
-    /// Takes over a socket for flow `id`.
-    pub(super) fn adopt(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
-        self.adopt_side(fd, id, false)
-    }
-
-    /// Takes over the socket of a client whose connection is spliced, for flow `id`.
-    pub fn adopt_client(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
-        super::splice::prepare_spliced(fd.as_raw_fd());
+    /// Takes over a socket for flow `id`, the client's if it is spliced.
+    pub fn adopt(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
         self.adopt_side(fd, id, false)
     }
 

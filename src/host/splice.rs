@@ -73,7 +73,7 @@ impl SpliceSockets for Net {
 
 /// Options of both TCP sockets of a spliced flow [SPLICE-4]. Accepted ones have them from their
 /// listener.
-pub(super) fn prepare_spliced(fd: i32) {
+fn prepare_spliced(fd: i32) {
     let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
     // A byte sent as urgent travels with the others.
     let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);

@@ -115,12 +115,13 @@ fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> Option<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #[allow(clippy::cast_possible_truncation)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::wire::{Addr, Endpoint, Mac, Path, Seq, TcpHead, Timestamps};
     use smoltcp::wire as smol;
 
-    fn path(v6: bool) -> Path {
+    /// From us to the guest.
+    pub(in crate::link) fn path(v6: bool) -> Path {
         let a = |s: &str| Addr::from(s.parse::<std::net::IpAddr>().unwrap());
         let (src, dst) =
             if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "192.0.2.2") };

@@ -22,6 +22,7 @@ mod gather;
 mod idle;
 pub mod ping;
 mod ports;
+mod reports;
 mod retry;
 pub mod splice;
 pub mod splice_udp;

@@ -11,10 +11,11 @@
 
 use std::net::IpAddr;
 
+use super::reports::{self, About};
 use super::retry::Retry;
 use super::{DatagramSockets, Deadline, FrameOut, Io, Now, Received, SockId, Verdict};
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::forward::{self, Destination};
+use crate::forward::Destination;
 use crate::wire::checksum::Checksum;
 use crate::wire::{Addr, Endpoint, Head, IcmpError, Mac, Path, TTL, proto};
 
@@ -201,29 +202,15 @@ impl Ping {
     /// Tells the guest what the network reported, with its own identifier [ICMP-8]; false if it
     /// reported nothing.
     fn relay<O: FrameOut, N: DatagramSockets>(&self, io: &mut Io<'_, O, N>) -> bool {
-        let mut quoted = [0; IcmpError::QUOTED];
+        let about = About {
+            sock: self.sock,
+            ours: self.ours.addr,
+            guest: self.guest.addr,
+            peer: self.peer,
+        };
         let path = self.path(io.lease.our_mac, io.guest_mac);
-        for told in 0..MAX_ERRORS {
-            let Some(report) = io.net.take_report(self.sock, &mut quoted) else {
-                return told != 0;
-            };
-            let from = match report.offender {
-                Some(offender) if offender != self.peer => {
-                    forward::reporter(io.lease, self.guest.addr, offender)
-                }
-                _ => Some(self.ours.addr),
-            };
-            let known = quoted.get(..report.quoted).unwrap_or_default();
-            let error = from
-                .filter(|a| a.is_unicast() && self.ours.addr.is_unicast())
-                .and_then(|from| IcmpError::echo(&path, from, report.message, known));
-            match error {
-                Some(error) if io.out.control(error.frame()) => {}
-                Some(_) => io.drop(DropReason::LinkFull),
-                None => io.drop(DropReason::HostSend),
-            }
-        }
-        true
+        let error = |from, message, quoted: &[u8]| IcmpError::echo(&path, from, message, quoted);
+        reports::relay(&about, MAX_ERRORS, error, io)
     }
 
     /// True if [`Ping::on_socket`] stopped for want of budget.

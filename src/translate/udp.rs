@@ -23,9 +23,10 @@ use super::{
 };
 
 use super::idle::Idle;
+use super::reports::{self, About};
 use super::retry::Retry;
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::forward::{self, Destination};
+use crate::forward::Destination;
 use crate::wire::{Endpoint, Head, IcmpError, Mac, Path, Unreachable, proto};
 
 /// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
@@ -333,30 +334,16 @@ impl UdpFlow {
 
     /// Tells the guest what the network reported [UDP-11]; false if it reported nothing.
     fn relay<O: FrameOut, N: DatagramSockets>(&self, io: &mut Io<'_, O, N>) -> bool {
-        let mut quoted = [0; IcmpError::QUOTED];
+        let about = About {
+            sock: self.sock,
+            ours: self.ours.addr,
+            guest: self.guest.addr,
+            peer: self.peer.addr,
+        };
         let path = self.path(io.lease.our_mac, io.guest_mac);
-        for told in 0..MAX_REPORTS {
-            let Some(report) = io.net.take_report(self.sock, &mut quoted) else {
-                return told != 0;
-            };
-            let from = match report.offender {
-                Some(offender) if offender != self.peer.addr => {
-                    forward::reporter(io.lease, self.guest.addr, offender)
-                }
-                // It may have another address for the guest.
-                _ => Some(self.ours.addr),
-            };
-            let known = quoted.get(..report.quoted).unwrap_or_default();
-            let error = from
-                .filter(|a| a.is_unicast() && self.ours.addr.is_unicast())
-                .and_then(|from| IcmpError::datagram(&path, from, report.message, known));
-            match error {
-                Some(error) if io.out.control(error.frame()) => {}
-                Some(_) => io.drop(DropReason::LinkFull),
-                None => io.drop(DropReason::HostSend),
-            }
-        }
-        true
+        let error =
+            |from, message, quoted: &[u8]| IcmpError::datagram(&path, from, message, quoted);
+        reports::relay(&about, MAX_REPORTS, error, io)
     }
 
     /// Tells the guest that what it sent did not arrive, if ICMP has words for it [UDP-11].

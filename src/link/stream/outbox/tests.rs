@@ -1,20 +1,7 @@
 use super::*;
-use crate::wire::{Addr, Endpoint, Mac, Path, Seq, TcpFlags, TcpHead};
+use crate::link::segment::tests::path;
+use crate::wire::{Seq, TcpFlags, TcpHead};
 use smoltcp::wire as smol;
-
-fn path(v6: bool) -> Path {
-    let a = |s: &str| Addr::from(s.parse::<std::net::IpAddr>().unwrap());
-    let (src, dst) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "192.0.2.2") };
-    Path {
-        src_mac: Mac::DEFAULT_OURS,
-        dst_mac: Mac([2, 0, 0, 0, 0, 1]),
-        src: Endpoint::new(a(src), 80),
-        dst: Endpoint::new(a(dst), 4000),
-        flow_label: 5,
-        tos: 0,
-        ttl: crate::wire::TTL,
-    }
-}
 
 fn tcp(v6: bool, options: &[u8], mss: u16, payload: usize) -> Head {
     let flags = TcpFlags::ACK.with(TcpFlags::PSH);
