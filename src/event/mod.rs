@@ -9,6 +9,7 @@
 //! wait ends when the first entry of the [timer wheel](crate::flow::Wheel) is due.
 
 mod reactor;
+mod spin;
 mod token;
 
 pub use reactor::{Reactor, Ready, Registrar};

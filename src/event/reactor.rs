@@ -4,12 +4,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use super::spin::{self, Spin};
 use super::token::{Source, encode, source};
 
 /// What happened to a descriptor. All of it is a hint.
@@ -63,6 +64,9 @@ pub struct Reactor {
     events: Events,
     again: Vec<Token>,
     batch: Vec<(Source, Ready)>,
+    spin: Spin,
+    /// When this turn began.
+    began: Instant,
 }
 
 impl Reactor {
@@ -76,6 +80,8 @@ impl Reactor {
             events: Events::with_capacity(Self::EVENTS),
             again: Vec::with_capacity(leftovers),
             batch: Vec::with_capacity(leftovers.saturating_add(Self::EVENTS)),
+            spin: Spin::new(),
+            began: Instant::now(),
         })
     }
 
@@ -95,15 +101,39 @@ impl Reactor {
     /// Waits for events, at most `timeout`; does not wait while leftovers are listed.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = if self.again.is_empty() { timeout } else { Some(Duration::ZERO) };
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            other => other?,
+        if timeout == Some(Duration::ZERO) || !self.look_again()? {
+            self.take(timeout)?;
         }
+        self.began = Instant::now();
         self.batch.clear();
         let leftover = Ready { read: true, write: true, ..Ready::default() };
         self.batch
             .extend(self.events.iter().filter_map(|e| Some((source(e.token())?, Ready::from(e)))));
         self.batch.extend(self.again.drain(..).filter_map(|t| Some((source(t)?, leftover))));
+        Ok(())
+    }
+
+    /// Asks again for a moment, where that is likely to be worth it; true if there was something.
+    fn look_again(&mut self) -> io::Result<bool> {
+        let now = Instant::now();
+        if !self.spin.wanted(self.batch.len(), now.duration_since(self.began)) {
+            return Ok(false);
+        }
+        loop {
+            self.take(Some(Duration::ZERO))?;
+            let found = !self.events.is_empty();
+            if found || now.elapsed() >= spin::LIMIT {
+                self.spin.found(found);
+                return Ok(found);
+            }
+        }
+    }
+
+    fn take(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            other => other?,
+        }
         Ok(())
     }
 
