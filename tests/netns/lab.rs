@@ -269,6 +269,12 @@ fn skipped(name: &str) -> bool {
     list.split(',').any(|s| !s.is_empty() && (s == name || name.ends_with(&format!("::{s}"))))
 }
 
+/// How long to go on with what can go on for any time: the seconds in `PASST_TESTS_SOAK`.
+pub(crate) fn soak() -> Option<Duration> {
+    let seconds = env::var("PASST_TESTS_SOAK").ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// Runs this test again in namespaces of its own and reports its output if it fails.
 fn rerun(name: &str) {
     let mut log = scratch_file();
@@ -288,14 +294,15 @@ fn rerun(name: &str) {
         panic!("cannot make namespaces ({e}); the tests need user namespaces or root")
     });
     let start = Instant::now();
+    let limit = TEST_LIMIT + soak().unwrap_or_default();
     let verdict = loop {
         match child.try_wait().unwrap() {
             Some(status) if status.success() => break None,
             Some(status) => break Some(format!("{status}")),
-            None if start.elapsed() > TEST_LIMIT => {
+            None if start.elapsed() > limit => {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                break Some(format!("not finished after {TEST_LIMIT:?}"));
+                break Some(format!("not finished after {limit:?}"));
             }
             None => thread::sleep(Duration::from_millis(5)),
         }

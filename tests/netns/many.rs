@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, descriptor_limit, descriptors, resident};
-use crate::lab::{HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path};
+use crate::lab::{HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path, soak};
 use crate::net::try_connect;
 use crate::ns::Ns;
 use crate::pasta::{Guest, Running};
@@ -141,8 +141,7 @@ fn nothing_is_left_of_connections_in_quick_succession() {
     // Over the link and past it, both ways. Set PASST_TESTS_SOAK to the number of seconds.
     Lab::run(|lab| {
         const OUTSIDE: u16 = FIRST + 100;
-        let seconds = std::env::var("PASST_TESTS_SOAK").ok().and_then(|s| s.parse().ok());
-        let time = Duration::from_secs(seconds.unwrap_or(5));
+        let time = soak().unwrap_or(Duration::from_secs(5));
         for ns in [&lab.host(), &lab.remote] {
             widen(ns);
         }
