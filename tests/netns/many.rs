@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, descriptor_limit, descriptors, resident};
-use crate::lab::{HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path, soak};
+use crate::lab::{
+    HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path, soak,
+};
 use crate::net::try_connect;
 use crate::ns::Ns;
 use crate::pasta::{Guest, Running};
