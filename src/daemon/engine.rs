@@ -107,6 +107,8 @@ impl<L: Link> Engine<L> {
 
     /// Runs until something ends us; the exit status.
     pub(super) fn run(mut self) -> ExitCode {
+        #[cfg(feature = "attack")]
+        crate::sys::attack::run();
         self.on_netns();
         while self.stop.is_none() {
             if let Err(e) = self.turn() {

@@ -27,6 +27,8 @@
 
 mod error;
 
+#[cfg(feature = "attack")]
+pub mod attack;
 pub mod background;
 pub mod caps;
 pub mod factory;
@@ -46,3 +48,6 @@ pub mod userns;
 pub mod watch;
 
 pub use error::Error;
+
+#[cfg(all(feature = "attack", not(debug_assertions)))]
+compile_error!("the feature `attack` is for tests: not in a release build");

@@ -15,6 +15,7 @@
 //! * [`many`]: thousands of connections ([`crowd`]) and what happens where there can be no more;
 //! * [`uplink`]: changes of the host's interface while running;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
+//! * [`walls`]: the running process seen from outside;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -53,4 +54,5 @@ mod tap;
 mod tcp;
 mod udp;
 mod uplink;
+mod walls;
 mod web;

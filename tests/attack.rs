@@ -1,0 +1,73 @@
+//! Attacks from inside: a build of the program that turns on itself once it runs.
+//!
+//!     cargo test --features attack --test attack
+//!
+//! Each attack is made twice: with the system call filter, which kills, and without, so that what
+//! stands behind it (no file to name, no capability, namespaces) is seen to hold on its own.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// Attacks, and the errors that the walls behind the filter answer with; none where only the
+/// filter is in the way.
+const ATTACKS: [(&str, &[i32]); 13] = [
+    ("open", &[libc::ENOENT]),
+    ("create", &[libc::EROFS]),
+    ("execve", &[libc::ENOENT]),
+    ("ptrace", &[libc::EPERM, libc::ESRCH]),
+    ("packet socket", &[libc::EPERM]),
+    ("raw socket", &[libc::EPERM]),
+    ("mount", &[libc::EPERM]),
+    ("unshare", &[libc::EPERM]),
+    ("setns", &[libc::EPERM, libc::EINVAL, libc::EBADF]),
+    ("setuid", &[libc::EPERM, libc::EINVAL]),
+    ("kill", &[]),
+    ("fork", &[]),
+    ("executable memory", &[]),
+];
+
+/// How the program ended that made this attack.
+fn attacked(mode: &str, name: &str, filtered: bool) -> ExitStatus {
+    let mut command = match mode {
+        "pasta" => {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pasta"));
+            command.args(["--config-net", "--", "sleep", "10"]);
+            command
+        }
+        _ => {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_passt"));
+            let path = std::env::temp_dir().join(format!("attack-{}.socket", std::process::id()));
+            command.args(["-f", "-t", "none", "-u", "none", "--socket"]).arg(path);
+            command
+        }
+    };
+    command.env("PASST_ATTACK", name).stdin(Stdio::null()).stderr(Stdio::null());
+    if !filtered {
+        command.env("PASST_ATTACK_UNFILTERED", "1");
+    }
+    command.status().unwrap()
+}
+
+#[test]
+fn the_filter_kills() {
+    // [SANDBOX-10] [SANDBOX-11]
+    for mode in ["pasta", "passt"] {
+        for (name, _) in ATTACKS {
+            let status = attacked(mode, name, true);
+            assert_eq!(status.signal(), Some(libc::SIGSYS), "{mode} {name}: {status}");
+        }
+    }
+}
+
+#[test]
+fn the_walls_behind_it_hold() {
+    // [SANDBOX-7] [SANDBOX-9]
+    for mode in ["pasta", "passt"] {
+        for (name, errors) in ATTACKS.into_iter().filter(|(_, errors)| !errors.is_empty()) {
+            let status = attacked(mode, name, false);
+            let code = status.code().unwrap_or(0);
+            assert!(errors.contains(&code), "{mode} {name}: {status}");
+        }
+    }
+}
