@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
 use super::error::{Error, What};
@@ -125,7 +125,7 @@ impl Janitor {
     /// Says the word, and waits until it has been followed.
     fn dismiss(self, word: u8) {
         let _ = nix::unistd::write(&self.say, &[word]);
-        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+        while waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED) == Err(Errno::EINTR) {}
     }
 }
 

@@ -91,6 +91,7 @@ const EVENT: &[i64] = &[
     #[cfg(not(target_arch = "x86_64"))]
     libc::SYS_ppoll,
     libc::SYS_clock_gettime, // where the vDSO cannot answer
+    libc::SYS_waitid,        // the command's status, or that of who looks after the PID file
 ];
 
 /// Data: `link`, `host`, the log, the end of a namespace watch.
@@ -139,11 +140,7 @@ const RUNTIME: &[i64] = &[
 ];
 
 /// What a namespace is served with.
-const NAMESPACE: &[i64] = &[
-    libc::SYS_splice,
-    libc::SYS_pipe2,
-    libc::SYS_waitid, // the command's status
-];
+const NAMESPACE: &[i64] = &[libc::SYS_splice, libc::SYS_pipe2];
 
 /// The process that makes sockets: its connection to us. `socket` is restricted below.
 const FACTORY: &[i64] = &[

@@ -52,7 +52,7 @@ impl Lab {
     pub(crate) fn guest_raw(&self, mut command: Command) -> Guest {
         let stderr = self.fresh("stderr");
         let mut child = command
-            .args(["--", "sh", "-c", "echo up; exec sleep 600"])
+            .args(["--", "sh", "-c", "echo up; exec sleep infinity"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&stderr).unwrap())

@@ -316,6 +316,22 @@ fn the_background_process_is_ready_when_its_parent_has_ended() {
 }
 
 #[test]
+fn in_the_foreground_with_a_pid_file() {
+    // [LIFE-7] [SANDBOX-11]
+    Lab::run(|lab| {
+        let (file, socket) = (lab.fresh("pid"), lab.fresh("socket"));
+        let mut command = lab.passt_command("-f -t none -u none");
+        command.arg("--pid").arg(&file).arg("--socket").arg(&socket);
+        let mut passt = lab.foreground(command);
+        let said = || fs::read_to_string(&file).unwrap_or_default();
+        eventually("the number is there", SOON, || said() == format!("{}\n", passt.pid));
+        assert!(Raw::connect(&socket).is_served(64));
+        passt.signal(Signal::SIGTERM);
+        assert_eq!(passt.wait(SOON).code(), Some(0));
+    });
+}
+
+#[test]
 fn it_is_confined() {
     // [SANDBOX-3] [SANDBOX-7] [SANDBOX-9] [SANDBOX-10] [T-25] and works all the same
     Lab::run(|lab| {
