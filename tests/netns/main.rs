@@ -15,11 +15,12 @@
 //! * [`many`]: thousands of connections ([`crowd`]) and what happens where there can be no more;
 //! * [`uplink`]: changes of the host's interface while running;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
-//! * [`walls`]: the running process seen from outside;
+//! * [`walls`]: the running process seen from outside; [`attacks`]: a guest that wants all we have;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod attach;
+mod attacks;
 mod auto;
 mod bulk;
 mod config;
