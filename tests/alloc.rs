@@ -16,8 +16,9 @@ use passt::forward::{Destination, GuestAddrs};
 use passt::services::Offered;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{
-    Bind, Connected, DatagramSockets, Expect, FrameOut, Gathered, HostError, Now, Peeked, Received,
-    Report, Sent, Setup, SockId, SpliceSockets, TcpSockets, TcpView, Train, Translator,
+    Bind, Connected, DatagramSockets, Expect, FrameOut, Gathered, HostError, MtuDiscovery, Now,
+    Peeked, Received, Report, Sent, Setup, SockId, SpliceSockets, TcpSockets, TcpView, Train,
+    Translator,
 };
 use passt::wire::{Endpoint, Head, Mac, Vnet};
 
@@ -251,6 +252,12 @@ impl DatagramSockets for Net {
     fn set_mark(&mut self, _s: SockId, _v4: bool, _tos: u8) {}
 
     fn set_ttl(&mut self, _s: SockId, _v4: bool, _ttl: u8) {}
+
+    fn set_mtu_discovery(&mut self, _s: SockId, _v4: bool, _how: MtuDiscovery) {}
+
+    fn path_mtu(&mut self, _s: SockId, _v4: bool) -> Option<u32> {
+        None
+    }
 
     fn close_datagram(&mut self, s: SockId) {
         self.at(s).used = false;

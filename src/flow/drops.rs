@@ -27,8 +27,20 @@ reasons! {
     EtherType = "ethertype",
     /// Impossible version or length in an IP header.
     BadHeader = "bad-ip-header",
-    /// A fragment.
-    Fragment = "fragment",
+    /// IPv6 extension headers that may not be skipped, or too many of them.
+    Extension = "ipv6-extension-header",
+    /// A fragment that no packet has, or that does not fit the others of its packet.
+    Fragment = "bad-fragment",
+    /// A fragment that came before.
+    FragmentDuplicate = "fragment-duplicate",
+    /// A fragment that overlaps others, and those.
+    FragmentOverlap = "fragment-overlap",
+    /// A packet of which some fragments never came.
+    FragmentTimeout = "fragment-timeout",
+    /// A packet that waited for fragments and gave way to newer ones.
+    FragmentLimit = "fragment-limit",
+    /// A packet put together from fragments that do not belong together.
+    FragmentChecksum = "fragment-checksum",
     /// A loopback address on the link.
     Loopback = "loopback-address",
     /// An address or port that no flow can have: unspecified, multicast source, port 0.

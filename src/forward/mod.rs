@@ -26,5 +26,5 @@ mod nat;
 mod splice;
 
 pub use guest::GuestAddrs;
-pub use nat::{Destination, ForwardTarget, Via, inbound, outbound, reporter};
+pub use nat::{Destination, ForwardTarget, Via, inbound, our_address, outbound, reporter};
 pub use splice::{spliced_in, spliced_out};

@@ -174,8 +174,8 @@ fn is_assigned(lease: &Lease, addr: Addr) -> bool {
     }
 }
 
-/// Our own address on the link [ADDR-4].
-fn our_address(lease: &Lease, like: Addr) -> Option<Addr> {
+/// Our own address on the link, of the same family [ADDR-4].
+pub fn our_address(lease: &Lease, like: Addr) -> Option<Addr> {
     let ours: Addr = if like.is_v4() { lease.gateway4.into() } else { lease.our_ll.into() };
     Some(ours).filter(|a| !a.is_unspecified())
 }

@@ -1,19 +1,20 @@
 //! Datagram sockets of flows: UDP and ICMP echo.
 //!
-//! System calls: `socket`, `bind`, `connect`, `setsockopt`, `sendto`, `sendmsg`, `recvfrom`.
+//! System calls: `socket`, `bind`, `connect`, `setsockopt`, `getsockopt`, `sendto`, `sendmsg`, `recvfrom`.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use super::cmsg::Control;
 use super::errors;
-use super::net::{Net, bind, classify, classify_io, connect, family, set_option, socket};
+use super::net::{Net, bind, classify, classify_io, connect, family, option, set_option, socket};
 use super::outbound::bind_freely;
 use super::trains::UDP_GRO;
 use crate::flow::FlowId;
 use crate::forward::Destination;
 use crate::translate::{
-    Bind, DatagramSockets, Expect, Far, Gathered, HostError, Received, Report, SockId, Train,
+    Bind, DatagramSockets, Expect, Far, Gathered, HostError, MtuDiscovery, Received, Report,
+    SockId, Train,
 };
 use crate::wire::Endpoint;
 
@@ -56,10 +57,12 @@ impl DatagramSockets for Net {
     fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError> {
         if segment != 0 && data.len() > usize::from(segment) {
             match send_train(s.0, data, segment) {
-                // No offload on the way out: one by one.
+                // No offload on the way out, or none of packets that are to be cut: one by one.
                 Err(e)
-                    if matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL))
-                        && data.len().div_ceil(segment.into()) <= TRAIN =>
+                    if matches!(
+                        e.raw_os_error(),
+                        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)
+                    ) && data.len().div_ceil(segment.into()) <= TRAIN =>
                 {
                     for datagram in data.chunks(segment.into()) {
                         send_one(s.0, datagram).map_err(|e| classify_io(&e))?;
@@ -118,6 +121,31 @@ impl DatagramSockets for Net {
             // Without it the datagram leaves with the host's default.
             let _ = set_option(s.0, level, name, ttl);
         }
+    }
+
+    fn set_mtu_discovery(&mut self, s: SockId, v4: bool, how: MtuDiscovery) {
+        // Both families have the same values.
+        let value = match how {
+            MtuDiscovery::Want => libc::IP_PMTUDISC_WANT,
+            MtuDiscovery::Probe => libc::IP_PMTUDISC_PROBE,
+            MtuDiscovery::Dont => libc::IP_PMTUDISC_DONT,
+        };
+        let (level, name) = if v4 {
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+        };
+        // Without it the kernel decides, as for most programs.
+        let _ = set_option(s.0, level, name, value);
+    }
+
+    fn path_mtu(&mut self, s: SockId, v4: bool) -> Option<u32> {
+        let (level, name) = if v4 {
+            (libc::IPPROTO_IP, libc::IP_MTU)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+        };
+        option(s.0, level, name).ok().and_then(|mtu| u32::try_from(mtu).ok())
     }
 
     fn close_datagram(&mut self, s: SockId) {

@@ -56,7 +56,6 @@ pub(super) fn take(fd: i32, quoted: &mut [u8]) -> Option<Report> {
         };
         if let Some(Extended { error, offender }) = extended(&msg)
             && matches!(error.ee_origin, ICMP | ICMP6)
-            && !too_long(&error)
         {
             let message =
                 IcmpMessage { kind: error.ee_type, code: error.ee_code, mtu: error.ee_info };
@@ -65,15 +64,6 @@ pub(super) fn take(fd: i32, quoted: &mut [u8]) -> Option<Report> {
         }
     }
     None
-}
-
-/// True for "fragmentation needed" and "packet too big". The host's kernel cuts what follows, so that
-/// it arrives. A guest that was told would cut it itself, and fragments are not taken from it.
-fn too_long(error: &libc::sock_extended_err) -> bool {
-    match error.ee_origin {
-        ICMP => (error.ee_type, error.ee_code) == (3, 4),
-        _ => error.ee_type == 2,
-    }
 }
 
 /// The extended error among the control messages.

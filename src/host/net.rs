@@ -215,19 +215,16 @@ pub(super) fn bind(fd: BorrowedFd<'_>, to: Endpoint, scope: u32) -> io::Result<(
 
 /// Takes the pending error of a socket, 0 if there is none.
 pub(super) fn take_error(fd: i32) -> i32 {
+    option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(libc::EBADF)
+}
+
+/// An integer option.
+pub(super) fn option(fd: i32, level: i32, name: i32) -> io::Result<i32> {
     let mut value = 0i32;
     let mut len = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(4);
     // SAFETY: the kernel writes one int and its length, both of which live until it returns.
-    let r = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut value).cast(),
-            &raw mut len,
-        )
-    };
-    if r < 0 { libc::EBADF } else { value }
+    let r = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
 /// Sorts an errno by what the guest should learn.
@@ -241,6 +238,7 @@ pub(super) fn classify(errno: i32) -> HostError {
         | libc::EHOSTDOWN
         | libc::EADDRNOTAVAIL => HostError::Unreachable,
         libc::ETIMEDOUT => HostError::TimedOut,
+        libc::EMSGSIZE => HostError::TooLong,
         libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN => {
             HostError::Exhausted
         }

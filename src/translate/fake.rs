@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::tcp::{Boards, Timeouts};
 use super::{
-    Bind, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io, ListenerId, Now,
-    Received, Report, SockId, SpliceSockets, Train,
+    Bind, DatagramSockets, Expect, Far, Fragmenter, FrameOut, Gathered, HostError, Io, ListenerId,
+    MtuDiscovery, Now, Received, Report, SockId, SpliceSockets, Train,
 };
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
@@ -107,6 +107,10 @@ pub(super) struct Sockets {
     pub(super) tos: Vec<(bool, u8)>,
     /// TTLs set, and whether for IPv4.
     pub(super) ttls: Vec<(bool, u8)>,
+    /// Path MTU discovery set, and whether for IPv4.
+    pub(super) discovery: Vec<(bool, MtuDiscovery)>,
+    /// What the path takes.
+    pub(super) mtu: Option<u32>,
     /// Datagrams sent through a listener: from, to.
     pub(super) answers: Vec<(ListenerId, Endpoint, Endpoint, Vec<u8>)>,
     /// Sockets closed.
@@ -207,6 +211,16 @@ impl DatagramSockets for Sockets {
         self.ttls.push((v4, ttl));
     }
 
+    fn set_mtu_discovery(&mut self, s: SockId, v4: bool, how: MtuDiscovery) {
+        assert_eq!(s, SOCK);
+        self.discovery.push((v4, how));
+    }
+
+    fn path_mtu(&mut self, s: SockId, _v4: bool) -> Option<u32> {
+        assert_eq!(s, SOCK);
+        self.mtu
+    }
+
     fn close_datagram(&mut self, s: SockId) {
         self.closed.push(s);
     }
@@ -220,6 +234,7 @@ pub(super) struct Rig {
     drops: Drops,
     pool: Pool,
     boards: Boards,
+    fragmenter: Fragmenter,
     lease: Lease,
 }
 
@@ -238,6 +253,7 @@ impl Rig {
             drops: Drops::default(),
             pool: Pool::new(0).unwrap(),
             boards: Boards::new(),
+            fragmenter: Fragmenter::new(&lease()),
             lease: lease(),
         }
     }
@@ -249,6 +265,7 @@ impl Rig {
             pool: &mut self.pool,
             boards: &mut self.boards,
             drops: &mut self.drops,
+            fragmenter: &mut self.fragmenter,
             lease: &self.lease,
             guest_mac: GUEST_MAC,
             timeouts: Timeouts::default(),
@@ -259,12 +276,6 @@ impl Rig {
     /// Lets time pass.
     pub(super) fn wait_ms(&mut self, ms: u64) {
         self.now.0 += ms * 1000;
-    }
-
-    /// Puts a payload where a listener would have received it.
-    pub(super) fn fill(&mut self, payload: &[u8]) -> usize {
-        self.out.room[..payload.len()].copy_from_slice(payload);
-        payload.len()
     }
 
     /// What was dropped, and how often.

@@ -7,6 +7,7 @@
 //! There is one train at a time: whatever does not fit it has it sent first, so that the order of
 //! what the guest sends stays as it was. At the end of a batch nothing is left.
 
+use super::Marks;
 use crate::flow::FlowId;
 
 /// Longest datagram that is gathered: longer ones do not fit a packet on most paths, and the kernel
@@ -34,10 +35,7 @@ pub(super) struct Gather {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) id: FlowId,
-    /// TTL or hop limit.
-    pub(super) ttl: u8,
-    /// Type of service or traffic class.
-    pub(super) tos: u8,
+    pub(super) marks: Marks,
 }
 
 /// A train to be sent.
@@ -98,8 +96,9 @@ impl Gather {
 mod tests {
     use super::*;
 
-    const A: Head = Head { id: FlowId { index: 1, generation: 0 }, ttl: 64, tos: 0 };
-    const B: Head = Head { id: FlowId { index: 2, generation: 0 }, ttl: 64, tos: 0 };
+    const MARKS: Marks = Marks { ttl: 64, tos: 0, df: true };
+    const A: Head = Head { id: FlowId { index: 1, generation: 0 }, marks: MARKS };
+    const B: Head = Head { id: FlowId { index: 2, generation: 0 }, marks: MARKS };
 
     // [UDP-8] A train has datagrams of one flow, with the same marks and length, but for a shorter
     // last one.
@@ -112,8 +111,9 @@ mod tests {
             ((A, 100), (A, 99), true),
             ((A, 100), (A, 101), false),
             ((A, 100), (B, 100), false),
-            ((A, 100), (Head { ttl: 1, ..A }, 100), false),
-            ((A, 100), (Head { tos: 4, ..A }, 100), false),
+            ((A, 100), (Head { marks: Marks { ttl: 1, ..MARKS }, ..A }, 100), false),
+            ((A, 100), (Head { marks: Marks { tos: 4, ..MARKS }, ..A }, 100), false),
+            ((A, 100), (Head { marks: Marks { df: false, ..MARKS }, ..A }, 100), false),
         ] {
             assert!(gather.add(first.0, &vec![1; first.1]));
             assert_eq!(gather.add(second.0, &vec![2; second.1]), taken);

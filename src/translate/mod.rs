@@ -18,10 +18,13 @@
 
 #[cfg(test)]
 mod fake;
+mod fragmenter;
 mod gather;
 mod idle;
+mod marks;
 pub mod ping;
 mod ports;
+mod reassembly;
 mod reports;
 mod retry;
 pub mod splice;
@@ -31,6 +34,8 @@ mod time;
 mod translator;
 pub mod udp;
 
+pub use fragmenter::Fragmenter;
+pub use marks::{Marks, MtuDiscovery};
 pub use ports::{
     Bind, Connected, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io, ListenerId,
     Moved, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets, TcpView,

@@ -11,13 +11,14 @@
 
 use std::net::IpAddr;
 
+use super::marks::{Marks, Told};
 use super::reports::{self, About};
 use super::retry::Retry;
-use super::{DatagramSockets, Deadline, FrameOut, Io, Now, Received, SockId, Verdict};
+use super::{DatagramSockets, Deadline, FrameOut, HostError, Io, Now, Received, SockId, Verdict};
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::forward::Destination;
 use crate::wire::checksum::Checksum;
-use crate::wire::{Addr, Endpoint, Head, IcmpError, Mac, Path, TTL, proto};
+use crate::wire::{Addr, Endpoint, IcmpError, Mac, Path, TTL, proto};
 
 /// How long after the last request a flow ends, milliseconds [ICMP-6].
 const IDLE_MS: u64 = 60_000;
@@ -57,8 +58,8 @@ pub struct Ping {
 
     /// Last request.
     active: Now,
-    /// TTL or hop limit last set on the socket.
-    ttl: Option<u8>,
+    /// How requests travel.
+    told: Told,
     /// The socket may hold more.
     more: bool,
     /// When to see whether the link has room again.
@@ -92,7 +93,7 @@ impl Ping {
             peer: dst.to.addr,
             sock,
             active: io.now,
-            ttl: None,
+            told: Told::new(),
             more: false,
             retry: Retry::default(),
         })
@@ -123,37 +124,61 @@ impl Ping {
         net.close_datagram(self.sock);
     }
 
-    /// An echo request of the guest: a whole ICMP message, sent with this TTL or hop limit, which
-    /// is passed on. The kernel replaces identifier and checksum [ICMP-3].
+    /// An echo request of the guest: a whole ICMP message. How it is to travel is passed on; the
+    /// kernel replaces identifier and checksum [ICMP-3].
     pub fn on_guest<O: FrameOut, N: DatagramSockets>(
         &mut self,
         message: &[u8],
-        ttl: u8,
+        marks: Marks,
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
-        if ttl == 0 {
+        if marks.ttl == 0 {
             io.drop(DropReason::BadHeader);
             return Verdict::Keep;
         }
         self.active = io.now;
-        if self.ttl != Some(ttl) {
-            self.ttl = Some(ttl);
-            io.net.set_ttl(self.sock, self.guest.addr.is_v4(), ttl);
-        }
-        if io.net.send_datagram(self.sock, message, 0).is_err() {
-            // It may have been an earlier one's, and this one not sent because of it.
-            let told = self.relay(io);
-            if !told || io.net.send_datagram(self.sock, message, 0).is_err() {
-                io.drop(DropReason::HostSend);
+        self.told.tell(self.sock, self.guest.addr.is_v4(), marks, io.net);
+        let Err(e) = io.net.send_datagram(self.sock, message, 0) else { return Verdict::Keep };
+        // It may have been an earlier one's, and this one not sent because of it.
+        if self.relay(io) || e == HostError::TooLong {
+            match io.net.send_datagram(self.sock, message, 0) {
+                Ok(()) => {}
+                Err(HostError::TooLong) => self.on_too_long(message, marks, io),
+                Err(_) => io.drop(DropReason::HostSend),
             }
+        } else {
+            io.drop(DropReason::HostSend);
         }
         Verdict::Keep
     }
 
-    /// The socket has replies or an error: passes on up to `budget` replies [ICMP-4].
+    /// The guest forbids to cut what the host's link does not take.
+    fn on_too_long<O: FrameOut, N: DatagramSockets>(
+        &mut self,
+        message: &[u8],
+        marks: Marks,
+        io: &mut Io<'_, O, N>,
+    ) {
+        if marks.is_probe() && self.ours.addr.is_unicast() {
+            let path = self.path(io.lease.our_mac, io.guest_mac);
+            let (sock, guest) = (self.sock, self.guest.addr);
+            return reports::too_long((sock, guest), io, |from, what| {
+                IcmpError::echo(&path, from, what, message)
+            });
+        }
+        let cut = self.told.allow_oversized();
+        self.told.tell(self.sock, self.guest.addr.is_v4(), marks, io.net);
+        if !cut || io.net.send_datagram(self.sock, message, 0).is_err() {
+            io.drop(DropReason::HostSend);
+        }
+    }
+
+    /// The socket has replies or an error: passes on up to `budget` replies, by way of `buf`
+    /// [ICMP-4].
     pub fn on_socket<O: FrameOut, N: DatagramSockets>(
         &mut self,
         budget: u32,
+        buf: &mut [u8],
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
         let mut errors = 0u32;
@@ -161,17 +186,17 @@ impl Ping {
         self.more = true;
         self.retry.done();
         for _ in 0..budget {
-            let Some(room) = io.out.payload() else {
+            if io.out.payload().is_none() {
                 self.more = false;
                 self.retry = waiting;
                 self.retry.later(io.now);
                 break;
-            };
-            match io.net.receive_datagram(self.sock, room) {
+            }
+            match io.net.receive_datagram(self.sock, buf) {
                 Received::Bytes(len) => {
-                    let reply = room.get_mut(..len).is_some_and(|message| self.restore(message));
-                    if reply {
-                        self.send(len, io);
+                    let message = buf.get_mut(..len).unwrap_or_default();
+                    if self.restore(message) {
+                        self.send(message, io);
                     } else {
                         io.drop(DropReason::IcmpType);
                     }
@@ -253,12 +278,11 @@ impl Ping {
         true
     }
 
-    fn send<O: FrameOut, N>(&self, len: usize, io: &mut Io<'_, O, N>) {
+    fn send<O: FrameOut, N>(&self, reply: &[u8], io: &mut Io<'_, O, N>) {
         let path = self.path(io.lease.our_mac, io.guest_mac);
-        match Head::raw(&path, protocol(self.guest.addr), len) {
-            Some(head) if io.out.send(&head, len) => {}
-            Some(_) => io.drop(DropReason::LinkFull),
-            None => io.drop(DropReason::NotBuilt),
+        let protocol = protocol(self.guest.addr);
+        if let Err(reason) = io.fragmenter.send_raw(&path, protocol, reply, io.out) {
+            io.drop(reason);
         }
     }
 

@@ -7,8 +7,8 @@ use crate::flow::{DropReason, Drops, FlowId, Pool};
 use crate::forward::{Destination, Via};
 use crate::wire::{Addr, Endpoint, Head, IcmpMessage, Mac};
 
-use super::Now;
 use super::tcp::{Boards, Timeouts};
+use super::{Fragmenter, MtuDiscovery, Now};
 
 /// Names a host socket. Only whoever made it knows what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum HostError {
     TimedOut,
     /// Out of descriptors, ports or kernel memory.
     Exhausted,
+    /// Longer than the first link takes, or than the network reported that the path does.
+    TooLong,
     /// Anything else.
     Other,
 }
@@ -235,6 +237,10 @@ pub trait DatagramSockets {
     fn set_mark(&mut self, s: SockId, v4: bool, tos: u8);
     /// Sets TTL (`v4`) or hop limit of what is sent from now on.
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8);
+    /// Says what becomes of what is too long, from now on.
+    fn set_mtu_discovery(&mut self, s: SockId, v4: bool, how: MtuDiscovery);
+    /// What the path is known to take, in bytes of a packet; `None` if the kernel does not say.
+    fn path_mtu(&mut self, s: SockId, v4: bool) -> Option<u32>;
     /// Closes the socket.
     fn close_datagram(&mut self, s: SockId);
 }
@@ -341,6 +347,8 @@ pub struct Io<'a, O, N> {
     pub boards: &'a mut Boards,
     /// Counters.
     pub drops: &'a mut Drops,
+    /// Cuts what the guest's MTU does not take.
+    pub fragmenter: &'a mut Fragmenter,
     /// The guest's network identity.
     pub lease: &'a Lease,
     /// The guest's Ethernet address.

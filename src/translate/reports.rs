@@ -22,6 +22,23 @@ pub(super) struct About {
     pub(super) peer: Addr,
 }
 
+/// Tells the guest that what it sent through `sock` is longer than the host's link takes; by our
+/// address on the link, as no router knows of it yet.
+pub(super) fn too_long<O: FrameOut, N: DatagramSockets>(
+    (sock, guest): (SockId, Addr),
+    io: &mut Io<'_, O, N>,
+    error: impl Fn(Addr, IcmpMessage) -> Option<IcmpError>,
+) {
+    let v4 = guest.is_v4();
+    let mtu = io.net.path_mtu(sock, v4);
+    let told = mtu.zip(forward::our_address(io.lease, guest));
+    match told.and_then(|(mtu, from)| error(from, IcmpMessage::too_long(v4, mtu))) {
+        Some(error) if io.out.control(error.frame()) => {}
+        Some(_) => io.drop(DropReason::LinkFull),
+        None => io.drop(DropReason::HostSend),
+    }
+}
+
 /// Passes on up to `most` reports, each as what `error` makes of who tells it, its content, and what
 /// it quotes of the payload. False if there was none.
 pub(super) fn relay<O: FrameOut, N: DatagramSockets>(

@@ -7,8 +7,7 @@
 //! see the port it chose; or a peer that sent to a forwarded port, and the socket is bound to
 //! exactly where the peer sent to, so that the guest's answers come from there.
 //!
-//! Datagrams from the peer are received straight into the link's buffer. Nothing is ever queued
-//! here: what a side cannot take is lost and counted, as on any network. But while the link can
+//! Nothing is ever queued here: what a side cannot take is lost and counted, as on any network. But while the link can
 //! take nothing at all, datagrams stay in the socket's queue, and a timer tries again.
 //!
 //! A flow ends when it has been idle: soon after a question and its answer, later when there was a
@@ -23,11 +22,12 @@ use super::{
 };
 
 use super::idle::Idle;
+use super::marks::{Marks, Told};
 use super::reports::{self, About};
 use super::retry::Retry;
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::forward::Destination;
-use crate::wire::{Endpoint, Head, IcmpError, Mac, Path, Unreachable, proto};
+use crate::wire::{Endpoint, IcmpError, Mac, Path, Unreachable, proto};
 
 /// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
 const MAX_ERRORS: u32 = 8;
@@ -58,10 +58,8 @@ pub struct UdpFlow {
     idle: Idle,
     /// If these are queries for names: how many are not answered yet.
     unanswered: Option<u8>,
-    /// TTL or hop limit last set on the socket.
-    ttl: Option<u8>,
-    /// Type of service or traffic class last set on the socket.
-    tos: u8,
+    /// How what is sent travels.
+    told: Told,
     /// What the socket will have.
     expect: Expect,
     /// The socket may hold more.
@@ -111,8 +109,7 @@ impl UdpFlow {
         }
     }
 
-    /// A flow for a datagram that `peer` sent to `local`, where a port is forwarded [UDP-5]; its
-    /// first `len` bytes, the whole payload, are in the link's payload room already.
+    /// A flow for a datagram that `peer` sent to `local`, where a port is forwarded [UDP-5].
     ///
     /// `ours` and `guest` are how the guest sees it. `None` if there can be no socket for answers:
     /// then the datagram is lost.
@@ -120,7 +117,7 @@ impl UdpFlow {
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
         (peer, local): (Endpoint, Endpoint),
-        len: usize,
+        payload: &[u8],
         timeouts: Timeouts,
         io: &mut Io<'_, O, N>,
     ) -> Option<Self> {
@@ -128,7 +125,7 @@ impl UdpFlow {
         match io.net.open_udp(id, Bind::Exactly(local), peer) {
             Ok(sock) => {
                 flow.sock = sock;
-                flow.on_listener(len, io);
+                flow.on_listener(payload, io);
                 Some(flow)
             }
             Err(_) => {
@@ -164,17 +161,16 @@ impl UdpFlow {
         net.close_datagram(self.sock);
     }
 
-    /// A datagram of the guest, or with `segment` non-zero a train of datagrams of that size, sent
-    /// with this TTL or hop limit and this type of service or traffic class, which are passed on as
-    /// they are [UDP-8].
+    /// A datagram of the guest, or with `segment` non-zero a train of datagrams of that size; how
+    /// they are to travel is passed on [UDP-8].
     pub fn on_guest<O: FrameOut, N: DatagramSockets>(
         &mut self,
         payload: &[u8],
         segment: u16,
-        (ttl, tos): (u8, u8),
+        marks: Marks,
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
-        if ttl == 0 {
+        if marks.ttl == 0 {
             // Has no hop left, not even the one to us.
             io.drop(DropReason::BadHeader);
             return Verdict::Keep;
@@ -182,28 +178,46 @@ impl UdpFlow {
         self.idle.near(io.now);
         let queries = datagrams(payload.len(), segment);
         self.unanswered = self.unanswered.map(|n| n.saturating_add(queries));
-        if self.ttl != Some(ttl) {
-            self.ttl = Some(ttl);
-            io.net.set_ttl(self.sock, self.peer.addr.is_v4(), ttl);
-        }
-        if self.tos != tos {
-            self.tos = tos;
-            io.net.set_mark(self.sock, self.peer.addr.is_v4(), tos);
-        }
+        self.told.tell(self.sock, self.peer.addr.is_v4(), marks, io.net);
         let Err(e) = io.net.send_datagram(self.sock, payload, segment) else {
             return Verdict::Keep;
         };
         let told = self.relay(io);
-        if !told {
+        if !told && e != HostError::TooLong {
             self.report(e, io);
         }
         // The error may have been an earlier datagram's, and this one not sent because of it.
-        if (told || unreachable(e).is_some())
-            && io.net.send_datagram(self.sock, payload, segment).is_err()
-        {
-            io.drop(DropReason::HostSend);
+        if told || e == HostError::TooLong || unreachable(e).is_some() {
+            match io.net.send_datagram(self.sock, payload, segment) {
+                Ok(()) => {}
+                Err(HostError::TooLong) => self.on_too_long(payload, segment, marks, io),
+                Err(_) => io.drop(DropReason::HostSend),
+            }
         }
         Verdict::Keep
+    }
+
+    /// The guest forbids to cut what the host's link does not take.
+    fn on_too_long<O: FrameOut, N: DatagramSockets>(
+        &mut self,
+        payload: &[u8],
+        segment: u16,
+        marks: Marks,
+        io: &mut Io<'_, O, N>,
+    ) {
+        let v4 = self.peer.addr.is_v4();
+        if marks.is_probe() && self.ours.addr.is_unicast() {
+            let path = self.path(io.lease.our_mac, io.guest_mac);
+            let (sock, guest) = (self.sock, self.guest.addr);
+            return reports::too_long((sock, guest), io, |from, message| {
+                IcmpError::datagram(&path, from, message, payload)
+            });
+        }
+        let cut = self.told.allow_oversized();
+        self.told.tell(self.sock, v4, marks, io.net);
+        if !cut || io.net.send_datagram(self.sock, payload, segment).is_err() {
+            io.drop(DropReason::HostSend);
+        }
     }
 
     /// The socket has datagrams or an error: passes them on, in up to `budget` turns [UDP-7]. What
@@ -266,10 +280,13 @@ impl UdpFlow {
         self.more
     }
 
-    /// A datagram of the peer that came in at the listener, as for [`UdpFlow::from_peer`].
-    pub fn on_listener<O: FrameOut, N>(&mut self, len: usize, io: &mut Io<'_, O, N>) {
+    /// A datagram of the peer that came in at the listener.
+    pub fn on_listener<O: FrameOut, N>(&mut self, payload: &[u8], io: &mut Io<'_, O, N>) {
         self.idle.far(io.now);
-        self.send(len, io);
+        let path = self.path(io.lease.our_mac, io.guest_mac);
+        if let Err(reason) = io.fragmenter.send_udp(&path, payload, 0, io.out) {
+            io.drop(reason);
+        }
     }
 
     /// The deadline has passed, or may have.
@@ -298,8 +315,7 @@ impl UdpFlow {
             sock: SockId(-1),
             idle: Idle::new(timeouts, now),
             unanswered: None,
-            ttl: None,
-            tos: 0,
+            told: Told::new(),
             expect: Expect::default(),
             more: false,
             retry: Retry::default(),
@@ -314,22 +330,12 @@ impl UdpFlow {
             all = all.saturating_add(datagrams(train.data.len(), train.segment));
             let (tos, ttl) = (train.tos, train.ttl);
             let path = Path { tos, ttl, ..self.path(io.lease.our_mac, io.guest_mac) };
-            match Head::udp(&path, train.data.len(), train.segment) {
-                Some(head) if io.out.send_from(&head, train.data) => {}
-                Some(_) => io.drops.count(DropReason::LinkFull),
-                None => io.drops.count(DropReason::NotBuilt),
+            let sent = io.fragmenter.send_udp(&path, train.data, train.segment, io.out);
+            if let Err(reason) = sent {
+                io.drops.count(reason);
             }
         }
         all
-    }
-
-    /// Sends what is in the link's payload room to the guest.
-    fn send<O: FrameOut, N>(&self, len: usize, io: &mut Io<'_, O, N>) {
-        match Head::udp(&self.path(io.lease.our_mac, io.guest_mac), len, 0) {
-            Some(head) if io.out.send(&head, len) => {}
-            Some(_) => io.drop(DropReason::LinkFull),
-            None => io.drop(DropReason::NotBuilt),
-        }
     }
 
     /// Tells the guest what the network reported [UDP-11]; false if it reported nothing.
@@ -389,7 +395,7 @@ fn unreachable(e: HostError) -> Option<Unreachable> {
     match e {
         HostError::Refused => Some(Unreachable::Port),
         HostError::Unreachable | HostError::TimedOut => Some(Unreachable::Host),
-        HostError::Exhausted | HostError::Other => None,
+        HostError::Exhausted | HostError::TooLong | HostError::Other => None,
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Addr, Mac};
+use super::extension::{self, Chain};
+use super::{Addr, Fragment, Mac};
 
 /// Length of an Ethernet II header.
 pub const ETH_LEN: usize = 14;
@@ -15,6 +16,9 @@ pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// The flag of an IPv4 packet that must not be cut on its way; in the word with the offset.
+const DONT_FRAGMENT: u16 = 0x4000;
 
 /// IP protocol numbers we handle.
 pub mod proto {
@@ -37,7 +41,9 @@ pub enum ParseError {
     EtherType,
     /// Version, header length or total length make no sense.
     Header,
-    /// A fragment; reassembly is not done.
+    /// IPv6 extension headers that may not be skipped, or too many of them.
+    Extension,
+    /// A fragment that cannot be part of any packet.
     Fragment,
 }
 
@@ -59,6 +65,8 @@ pub enum Body<'a> {
     Arp,
     /// An IPv4 or IPv6 packet.
     Ip(Packet<'a>),
+    /// A part of one.
+    Fragment(Fragment<'a>),
 }
 
 /// An IPv4 or IPv6 packet with its transport part.
@@ -74,6 +82,8 @@ pub struct Packet<'a> {
     pub ttl: u8,
     /// Type of service or traffic class.
     pub tos: u8,
+    /// It must not be cut into fragments on its way.
+    pub df: bool,
     /// Transport header and payload, link padding removed.
     pub transport: &'a [u8],
 }
@@ -85,8 +95,8 @@ impl<'a> Frame<'a> {
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] =
             *head.first_chunk::<ETH_LEN>().ok_or(ParseError::Truncated)?;
         let body = match u16::from_be_bytes([t0, t1]) {
-            ETHERTYPE_IPV4 => Body::Ip(ipv4(rest)?),
-            ETHERTYPE_IPV6 => Body::Ip(ipv6(rest)?),
+            ETHERTYPE_IPV4 => ipv4(rest)?,
+            ETHERTYPE_IPV6 => ipv6(rest)?,
             ETHERTYPE_ARP => Body::Arp,
             _ => return Err(ParseError::EtherType),
         };
@@ -94,31 +104,35 @@ impl<'a> Frame<'a> {
     }
 }
 
-fn ipv4(data: &[u8]) -> Result<Packet<'_>, ParseError> {
+fn ipv4(data: &[u8]) -> Result<Body<'_>, ParseError> {
     let head = data.first_chunk::<20>().ok_or(ParseError::Truncated)?;
-    let [vihl, tos, l0, l1, _, _, f0, f1, ttl, protocol, _, _, a, b, c, d, e, f, g, h] = *head;
+    let [vihl, tos, l0, l1, i0, i1, f0, f1, ttl, protocol, _, _, a, b, c, d, e, f, g, h] = *head;
     let header_len = usize::from(vihl & 0x0f).saturating_mul(4);
     let total = usize::from(u16::from_be_bytes([l0, l1]));
     if vihl >> 4 != 4 || header_len < 20 || total < header_len {
         return Err(ParseError::Header);
     }
-    // Don't-fragment is the only bit allowed [L2-4].
-    if u16::from_be_bytes([f0, f1]) & !0x4000 != 0 {
-        return Err(ParseError::Fragment);
-    }
     // Bytes beyond the total length are link padding, not an error [L2-3].
     let transport = data.get(header_len..total).ok_or(ParseError::Truncated)?;
-    Ok(Packet {
+    let flags = u16::from_be_bytes([f0, f1]);
+    let packet = Packet {
         src: Ipv4Addr::new(a, b, c, d).into(),
         dst: Ipv4Addr::new(e, f, g, h).into(),
         protocol,
         ttl,
         tos,
+        df: flags & DONT_FRAGMENT != 0,
         transport,
-    })
+    };
+    if flags & !DONT_FRAGMENT != 0 {
+        let id = u16::from_be_bytes([i0, i1]);
+        let headers = data.get(..header_len).ok_or(ParseError::Truncated)?;
+        return Ok(Body::Fragment(Fragment::v4(&packet, (id, flags), headers)?));
+    }
+    Ok(Body::Ip(packet))
 }
 
-fn ipv6(data: &[u8]) -> Result<Packet<'_>, ParseError> {
+fn ipv6(data: &[u8]) -> Result<Body<'_>, ParseError> {
     let (head, rest) = data.split_at_checked(40).ok_or(ParseError::Truncated)?;
     let [v0, v1, _, _, l0, l1, next, ttl] = *head.first_chunk().ok_or(ParseError::Truncated)?;
     let src: [u8; 16] = chunk(head, 8)?;
@@ -129,51 +143,25 @@ fn ipv6(data: &[u8]) -> Result<Packet<'_>, ParseError> {
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     // Padding is trimmed as for IPv4: a driver that pads to 60 bytes pads both.
     let payload = rest.get(..len).ok_or(ParseError::Truncated)?;
-    let (protocol, transport) = skip_extensions(next, payload)?;
-    Ok(Packet {
+    let mut packet = Packet {
         src: Ipv6Addr::from(src).into(),
         dst: Ipv6Addr::from(dst).into(),
-        protocol,
+        protocol: next,
         ttl,
         tos: (v0 << 4) | (v1 >> 4),
-        transport,
-    })
-}
-
-/// Walks the extension headers of RFC 8200 section 4 [L2-6].
-///
-/// Terminates: every header consumes at least eight bytes of a finite packet.
-fn skip_extensions(mut next: u8, mut data: &[u8]) -> Result<(u8, &[u8]), ParseError> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTH: u8 = 51;
-    const DESTINATION: u8 = 60;
-    const MOBILITY: u8 = 135;
-    const HIP: u8 = 139;
-    const SHIM6: u8 = 140;
-    loop {
-        let len = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 => {
-                let len = *data.get(1).ok_or(ParseError::Truncated)?;
-                usize::from(len).saturating_add(1).saturating_mul(8)
-            }
-            AUTH => {
-                let len = *data.get(1).ok_or(ParseError::Truncated)?;
-                usize::from(len).saturating_add(2).saturating_mul(4)
-            }
-            FRAGMENT => {
-                let [_, _, f0, f1, ..] = *data.first_chunk::<8>().ok_or(ParseError::Truncated)?;
-                // An atomic fragment (offset 0, nothing to follow) is a whole packet (RFC 6946).
-                if u16::from_be_bytes([f0, f1]) & 0xfff9 != 0 {
-                    return Err(ParseError::Fragment);
-                }
-                8
-            }
-            other => return Ok((other, data)),
-        };
-        next = *data.first().ok_or(ParseError::Truncated)?;
-        data = data.get(len..).ok_or(ParseError::Truncated)?;
+        // Nobody but the sender may.
+        df: true,
+        transport: payload,
+    };
+    match extension::walk(next, payload)? {
+        Chain::Transport(protocol, transport) => {
+            (packet.protocol, packet.transport) = (protocol, transport);
+            Ok(Body::Ip(packet))
+        }
+        Chain::Fragment(part) => {
+            let whole = data.get(..len.saturating_add(40)).ok_or(ParseError::Truncated)?;
+            Ok(Body::Fragment(Fragment::v6(&packet, part, whole)?))
+        }
     }
 }
 
@@ -218,7 +206,7 @@ mod tests {
     fn packet(frame: &[u8]) -> Result<Packet<'_>, ParseError> {
         match Frame::parse(frame)?.body {
             Body::Ip(p) => Ok(p),
-            Body::Arp => panic!("not IP"),
+            other => panic!("not a whole packet: {other:?}"),
         }
     }
 
@@ -229,12 +217,18 @@ mod tests {
         assert_eq!(packet(&frame).unwrap().transport, &[1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
-    // [L2-4] Any fragment bit but don't-fragment drops the packet.
+    // [L2-4] Any fragment bit but don't-fragment makes a fragment, or nothing.
     #[test]
-    fn fragments_are_refused() {
-        for frag in [0x2000, 0x0001, 0x8000, 0x6000] {
-            assert_eq!(packet(&v4(28, frag, 5, &[0; 8])).unwrap_err(), ParseError::Fragment);
+    fn fragments_are_told_apart() {
+        let body = |word| v4(28, word, 5, &[0; 8]);
+        for (word, df) in [(0, false), (0x4000, true)] {
+            assert_eq!(packet(&body(word)).unwrap().df, df);
         }
+        for word in [0x2000, 0x0001, 0x6000] {
+            let frame = body(word);
+            assert!(matches!(Frame::parse(&frame).unwrap().body, Body::Fragment(_)));
+        }
+        assert_eq!(Frame::parse(&body(0x8000)).unwrap_err(), ParseError::Header);
     }
 
     // [L2-3] Header lengths are checked against each other and the frame.
@@ -257,15 +251,15 @@ mod tests {
         assert_eq!((got.protocol, got.transport), (17, &[9u8; 8][..]));
     }
 
-    // [L2-6] An atomic fragment is whole, others are refused.
+    // [L2-6] An atomic fragment is whole, others are not.
     #[test]
-    fn only_atomic_fragments_pass() {
+    fn atomic_fragments_are_whole() {
         let atomic = v6(44, &[17, 0, 0, 0, 1, 2, 3, 4, 7, 7, 7, 7, 7, 7, 7, 7]);
         assert_eq!(packet(&atomic).unwrap().protocol, 17);
-        let first = v6(44, &[17, 0, 0, 1, 1, 2, 3, 4, 7, 7, 7, 7, 7, 7, 7, 7]);
-        assert_eq!(packet(&first).unwrap_err(), ParseError::Fragment);
-        let later = v6(44, &[17, 0, 0, 8, 1, 2, 3, 4, 7, 7, 7, 7, 7, 7, 7, 7]);
-        assert_eq!(packet(&later).unwrap_err(), ParseError::Fragment);
+        for word in [1, 8] {
+            let part = v6(44, &[17, 0, 0, word, 1, 2, 3, 4, 7, 7, 7, 7, 7, 7, 7, 7]);
+            assert!(matches!(Frame::parse(&part).unwrap().body, Body::Fragment(_)));
+        }
     }
 
     // [L2-2] Other EtherTypes, VLAN included, are not ours.

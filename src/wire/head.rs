@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use super::checksum::{self, Checksum};
 use super::ether::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, proto};
+use super::extension::{FRAGMENT_LEN, next};
+use super::fragment::FRAGMENT_UNIT;
 use super::{Addr, Endpoint, Gso, Mac, Seq, TcpFlags, VNET_LEN, Vnet};
 
 /// Room for the largest set of headers: vnet, Ethernet, IPv6, TCP with 40 bytes of options.
@@ -54,6 +56,17 @@ pub struct TcpHead<'a> {
     pub options: &'a [u8],
     /// Payload bytes per segment when the payload is longer than one; 0 never segments.
     pub mss: u16,
+}
+
+/// Which fragment of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct FragmentHead {
+    /// What those of a packet have in common; IPv4 has room for the lower half.
+    pub id: u32,
+    /// Where it begins, in bytes: a multiple of eight.
+    pub offset: usize,
+    /// It is not the last one.
+    pub more: bool,
 }
 
 /// Headers of one frame.
@@ -115,6 +128,56 @@ impl Head {
         let mut h = Self::network(path, protocol, payload)?;
         h.seal();
         Some(h)
+    }
+
+    /// Headers of a fragment of a packet of `protocol`, with `payload` bytes of it to follow.
+    ///
+    /// A UDP datagram can be cut without moving it: `before` goes before the payload, and counts as
+    /// part of the fragment.
+    pub fn fragment(
+        path: &Path,
+        protocol: u8,
+        which: &FragmentHead,
+        before: &[u8],
+        payload: usize,
+    ) -> Option<Self> {
+        let len = payload.checked_add(before.len())?;
+        let units = u16::try_from(which.offset / FRAGMENT_UNIT).ok()?;
+        let mut h = if path.dst.addr.is_v4() {
+            let mut h = Self::network(path, protocol, len)?;
+            let [_, _, i0, i1] = which.id.to_be_bytes();
+            let [f0, f1] = (units | u16::from(which.more) << 13).to_be_bytes();
+            let header = h.buf.get_mut(VNET_LEN.checked_add(ETH_LEN)?..)?;
+            let header = header.first_chunk_mut::<20>()?;
+            let [_, _, _, _, id0, id1, flags, offset, _, _, c0, c1, ..] = header;
+            [*id0, *id1, *flags, *offset, *c0, *c1] = [i0, i1, f0, f1, 0, 0];
+            let sum = checksum::of(header).to_be_bytes();
+            header.get_mut(10..12)?.copy_from_slice(&sum);
+            h
+        } else {
+            let mut h = Self::network(path, next::FRAGMENT, len.checked_add(FRAGMENT_LEN)?)?;
+            h.put(&[protocol, 0])?;
+            h.put(&(units << 3 | u16::from(which.more)).to_be_bytes())?;
+            h.put(&which.id.to_be_bytes())?;
+            h
+        };
+        h.put(before)?;
+        h.seal();
+        Some(h)
+    }
+
+    /// The UDP header of a datagram with this payload, its checksum complete.
+    pub fn udp_header(path: &Path, payload: &[u8]) -> Option<[u8; 8]> {
+        let len = payload.len().checked_add(8)?;
+        let [s0, s1] = path.src.port.to_be_bytes();
+        let [d0, d1] = path.dst.port.to_be_bytes();
+        let [l0, l1] = u16::try_from(len).ok()?.to_be_bytes();
+        let mut sum = Checksum::new();
+        sum.add_u16(pseudo_header(path.src.addr, path.dst.addr, proto::UDP, len)?);
+        sum.add(&[s0, s1, d0, d1, l0, l1, 0, 0]);
+        sum.add(payload);
+        let [c0, c1] = sum.finish_udp().to_be_bytes();
+        Some([s0, s1, d0, d1, l0, l1, c0, c1])
     }
 
     /// The vnet header.

@@ -42,6 +42,12 @@ pub struct IcmpMessage {
 }
 
 impl IcmpMessage {
+    /// Fragmentation needed, packet too big: what fits is `mtu`.
+    pub fn too_long(v4: bool, mtu: u32) -> Self {
+        let (kind, code) = if v4 { (3, 4) } else { (2, 0) };
+        Self { kind, code, mtu }
+    }
+
     /// The second word of the header; `None` if it is no error.
     fn rest(self, v4: bool) -> Option<[u8; 4]> {
         match (v4, self.kind, self.code) {
@@ -114,6 +120,16 @@ impl IcmpError {
         original.put(head.frame().get(ETH_LEN..)?)?;
         original.put(&[kind, code, c0, c1, d0, d1, s0, s1])?;
         Self::about(path, from, original.frame(), payload, what)
+    }
+
+    /// That the rest of a packet never came, of which `first` is the first fragment: its network
+    /// headers, and its part. From where it was to go (RFC 792; RFC 8200, 4.5).
+    pub fn reassembly(path: &Path, (headers, data): (&[u8], &[u8])) -> Option<Self> {
+        let v4 = path.dst.addr.is_v4();
+        let most = if v4 { LONGEST_V4 - 20 - 8 } else { CAPACITY - ETH_LEN - 40 - 8 };
+        let data = data.get(..most.checked_sub(headers.len())?).unwrap_or(data);
+        let what = IcmpMessage { kind: if v4 { 11 } else { 3 }, code: 1, mtu: 0 };
+        Self::about(path, path.src.addr, headers, data, what)
     }
 
     /// Likewise about the guest's SYN with sequence number `seq`.

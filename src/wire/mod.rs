@@ -15,6 +15,8 @@ pub mod checksum;
 pub mod dhcp;
 pub mod dhcpv6;
 mod ether;
+mod extension;
+mod fragment;
 mod head;
 mod icmp_error;
 mod mac;
@@ -30,7 +32,8 @@ pub use addr::{Addr, Endpoint};
 pub use ether::{
     Body, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, ParseError, proto,
 };
-pub use head::{Head, Path, TTL, TcpHead};
+pub use fragment::{FRAGMENT_UNIT, Fragment, Reassembled};
+pub use head::{FragmentHead, Head, Path, TTL, TcpHead};
 pub use icmp_error::{IcmpError, IcmpMessage, Unreachable};
 pub use mac::Mac;
 pub use seq::Seq;

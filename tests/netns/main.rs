@@ -7,7 +7,7 @@
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
 //! * [`sources`], [`outbound`]: the addresses that either side sees; [`restart`]: ports that are free again;
 //! * [`dhcp_clients`]: guests that configure themselves;
-//! * [`dscp`]: code points of packets;
+//! * [`dscp`]: code points of packets; [`fragments`]: datagrams longer than the MTU; [`hops`]: what routers say;
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
@@ -28,6 +28,7 @@ mod crowd;
 mod dhcp_clients;
 mod dscp;
 mod far;
+mod fragments;
 mod guest_link;
 mod hops;
 mod json;

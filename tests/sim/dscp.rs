@@ -25,7 +25,7 @@ fn marked(w: &World, seg: &Seg, tos: u8) -> Vec<u8> {
 fn marks(frames: &[Vec<u8>]) -> Vec<u8> {
     let mark = |f: &Vec<u8>| match Frame::parse(f).unwrap().body {
         Body::Ip(packet) => packet.tos,
-        Body::Arp => panic!("ARP"),
+        other => panic!("{other:?}"),
     };
     frames.iter().map(mark).collect()
 }

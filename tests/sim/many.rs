@@ -9,8 +9,8 @@ use passt::forward::{Destination, GuestAddrs};
 use passt::services::Offered;
 use passt::translate::tcp::Timeouts;
 use passt::translate::{
-    Bind, DatagramSockets, Expect, Gathered, HostError, Now, Received, Report, Setup, SockId,
-    SpliceSockets, Train, Translator,
+    Bind, DatagramSockets, Expect, Gathered, HostError, MtuDiscovery, Now, Received, Report, Setup,
+    SockId, SpliceSockets, Train, Translator,
 };
 use passt::wire::{Addr, Body, Endpoint, Frame, Segment, TcpFlags, Vnet};
 
@@ -44,6 +44,10 @@ impl DatagramSockets for FakeNet {
     }
     fn set_mark(&mut self, _: SockId, _: bool, _: u8) {}
     fn set_ttl(&mut self, _: SockId, _: bool, _: u8) {}
+    fn set_mtu_discovery(&mut self, _: SockId, _: bool, _: MtuDiscovery) {}
+    fn path_mtu(&mut self, _: SockId, _: bool) -> Option<u32> {
+        None
+    }
     fn close_datagram(&mut self, _: SockId) {}
 }
 

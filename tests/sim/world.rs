@@ -8,7 +8,7 @@ use passt::flow::{Drops, FlowId, Index, Pool, Table};
 use passt::forward::{Destination, Via};
 use passt::services::{Offered, Outcome as Service, Reply, arp, ndp};
 use passt::translate::tcp::{Boards, Opened, Origin, SocketReady, Tcp, Timeouts, answer_stray};
-use passt::translate::{Io, Now, SockId, Verdict};
+use passt::translate::{Fragmenter, Io, Now, SockId, Verdict};
 use passt::wire::{Addr, Body, Endpoint, Frame, Mac, SackBlocks, Segment, Seq, TcpFlags, proto};
 
 use super::link::FakeLink;
@@ -29,6 +29,7 @@ pub struct World {
     pub timeouts: Timeouts,
     pool_capacity: usize,
     pub drops: Drops,
+    fragmenter: Fragmenter,
     pub lease: Lease,
     /// Microseconds.
     pub now: u64,
@@ -59,6 +60,7 @@ macro_rules! io {
             pool: &mut $w.pool,
             boards: &mut $w.boards,
             drops: &mut $w.drops,
+            fragmenter: &mut $w.fragmenter,
             lease: &$w.lease,
             guest_mac: GUEST_MAC,
             timeouts: $w.timeouts,
@@ -96,6 +98,7 @@ impl World {
             boards: Boards::new(),
             timeouts: Timeouts::default(),
             drops: Drops::default(),
+            fragmenter: Fragmenter::new(&lease(mtu)),
             lease: lease(mtu),
             now: 1_000_000,
             isn: 5000,

@@ -12,6 +12,9 @@ use crate::translate::HostError;
 use crate::translate::fake::{ID, Rig, SOCK, addr, out};
 use crate::wire::ETH_LEN;
 
+/// How pings of a Linux guest travel.
+const MARKS: Marks = Marks { ttl: 64, tos: 0, df: true };
+
 const GUEST_ID: u16 = 0x1234;
 
 fn flow(rig: &mut Rig, v4: bool) -> Ping {
@@ -85,13 +88,16 @@ fn requests_are_sent() {
         let mut ping = flow(&mut rig, v4);
         let request = echo(if v4 { 8 } else { 128 }, 1);
         for ttl in [1, 1, 64] {
-            assert_eq!(ping.on_guest(&request, ttl, &mut rig.io()), Verdict::Keep);
+            assert_eq!(
+                ping.on_guest(&request, Marks { ttl, ..MARKS }, &mut rig.io()),
+                Verdict::Keep
+            );
         }
         assert_eq!(rig.net.sent, vec![(request.clone(), 0); 3]);
         assert_eq!(rig.net.ttls, [(v4, 1), (v4, 64)]);
         // [ICMP-8]
         rig.net.send_errors.push_back(HostError::Unreachable);
-        assert_eq!(ping.on_guest(&request, 64, &mut rig.io()), Verdict::Keep);
+        assert_eq!(ping.on_guest(&request, MARKS, &mut rig.io()), Verdict::Keep);
         assert_eq!(rig.drops(), [(DropReason::HostSend, 1)]);
         assert!(rig.out.frames.is_empty());
     }
@@ -103,7 +109,7 @@ fn replies_v4() {
     let mut rig = Rig::new();
     let mut ping = flow(&mut rig, true);
     rig.net.incoming.push_back(Ok(echo(0, 0)));
-    assert_eq!(ping.on_socket(8, &mut rig.io()), Verdict::Keep);
+    assert_eq!(ping.on_socket(8, &mut [0; 100], &mut rig.io()), Verdict::Keep);
     let ip = smol::Ipv4Packet::new_checked(&rig.out.frames[0][ETH_LEN..]).unwrap();
     assert!(ip.verify_checksum());
     assert_eq!((ip.src_addr(), ip.dst_addr()), {
@@ -123,7 +129,7 @@ fn replies_v6() {
     let mut rig = Rig::new();
     let mut ping = flow(&mut rig, false);
     rig.net.incoming.push_back(Ok(echo(129, 7)));
-    assert_eq!(ping.on_socket(8, &mut rig.io()), Verdict::Keep);
+    assert_eq!(ping.on_socket(8, &mut [0; 100], &mut rig.io()), Verdict::Keep);
     let ip = smol::Ipv6Packet::new_checked(&rig.out.frames[0][ETH_LEN..]).unwrap();
     assert_eq!(ip.src_addr().to_string(), "fe80::1");
     assert_eq!(ip.dst_addr().to_string(), "2001:db8::10");
@@ -142,7 +148,7 @@ fn other_messages_are_dropped() {
     let mut ping = flow(&mut rig, true);
     let short = echo(0, 1)[..7].to_vec();
     rig.net.incoming.extend([Ok(echo(8, 1)), Ok(echo(129, 1)), Ok(short), Ok(Vec::new())]);
-    let _ = ping.on_socket(8, &mut rig.io());
+    let _ = ping.on_socket(8, &mut [0; 100], &mut rig.io());
     assert!(rig.out.frames.is_empty());
     assert_eq!(rig.drops(), [(DropReason::IcmpType, 4)]);
 }
@@ -153,9 +159,9 @@ fn equal_sequence_numbers() {
     let mut rig = Rig::new();
     let mut ping = flow(&mut rig, true);
     rig.net.incoming.extend((0..3).map(|_| Ok(echo(0, 5))));
-    let _ = ping.on_socket(2, &mut rig.io());
+    let _ = ping.on_socket(2, &mut [0; 100], &mut rig.io());
     assert!(ping.wants_more());
-    let _ = ping.on_socket(2, &mut rig.io());
+    let _ = ping.on_socket(2, &mut [0; 100], &mut rig.io());
     assert!(!ping.wants_more());
     assert_eq!(rig.out.frames.len(), 3);
 }
@@ -170,7 +176,7 @@ fn full_link() {
     rig.out.full = true;
     let mut visits = 0;
     while ping.on_timer(rig.now) == Verdict::Keep {
-        let _ = ping.on_socket(8, &mut rig.io());
+        let _ = ping.on_socket(8, &mut [0; 100], &mut rig.io());
         assert!(!ping.wants_more() && rig.net.incoming.len() == 1);
         let wait = ping.deadline().at().unwrap() - rig.now.ms();
         assert!(wait > 0);
@@ -179,7 +185,7 @@ fn full_link() {
     }
     assert!((90..120).contains(&visits), "{visits} visits in 60 s");
     rig.out.full = false;
-    let _ = ping.on_socket(8, &mut rig.io());
+    let _ = ping.on_socket(8, &mut [0; 100], &mut rig.io());
     assert_eq!(rig.out.frames.len(), 1);
     assert!(!ping.retries(Now(u64::MAX / 2)));
 }
@@ -190,11 +196,11 @@ fn expiry() {
     let mut rig = Rig::new();
     let mut ping = flow(&mut rig, true);
     rig.wait_ms(10_000);
-    let _ = ping.on_guest(&echo(8, 1), 64, &mut rig.io());
+    let _ = ping.on_guest(&echo(8, 1), MARKS, &mut rig.io());
     let last = rig.now.ms();
     rig.wait_ms(30_000);
     rig.net.incoming.push_back(Ok(echo(0, 1)));
-    let _ = ping.on_socket(8, &mut rig.io());
+    let _ = ping.on_socket(8, &mut [0; 100], &mut rig.io());
     assert_eq!(ping.deadline().at(), Some(last + 60_001));
     assert_eq!(ping.on_timer(Now((last + 60_000) * 1000)), Verdict::Keep);
     assert_eq!(ping.on_timer(Now((last + 60_001) * 1000)), Verdict::Close);
@@ -205,5 +211,5 @@ fn hopeless_sockets_are_closed() {
     let mut rig = Rig::new();
     let mut ping = flow(&mut rig, true);
     rig.net.incoming.extend((0..100).map(|_| Err(HostError::Other)));
-    assert_eq!(ping.on_socket(32, &mut rig.io()), Verdict::Close);
+    assert_eq!(ping.on_socket(32, &mut [0; 100], &mut rig.io()), Verdict::Close);
 }

@@ -15,7 +15,7 @@ use crate::flow::Drops;
 use crate::forward::Destination;
 use crate::translate::fake::{ID, at, lease};
 use crate::translate::tcp::{Boards, Timeouts};
-use crate::translate::{Connected, Now, Peeked, TcpView};
+use crate::translate::{Connected, Fragmenter, Now, Peeked, TcpView};
 use crate::wire::Mac;
 
 const CLIENT: SockId = SockId(0);
@@ -265,6 +265,7 @@ impl Rig {
             pool: &mut self.pool,
             boards: &mut Boards::new(),
             drops: &mut self.drops,
+            fragmenter: &mut Fragmenter::new(&self.lease),
             lease: &self.lease,
             guest_mac: Mac::DEFAULT_OURS,
             timeouts: Timeouts::default(),

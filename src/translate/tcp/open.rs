@@ -109,7 +109,9 @@ impl Tcp {
                 }
             }
             HostError::TimedOut => {}
-            HostError::Refused | HostError::Exhausted | HostError::Other => self.emit_reset(io),
+            HostError::Refused | HostError::Exhausted | HostError::TooLong | HostError::Other => {
+                self.emit_reset(io)
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::translate::gather::{Gather, Gathered, Head};
 use crate::translate::ping::{self, Ping};
 use crate::translate::tcp::{self, Opened, Tcp};
 use crate::translate::udp::UdpFlow;
-use crate::translate::{DatagramSockets, FrameOut, Io, SpliceSockets, TcpSockets, Verdict};
+use crate::translate::{DatagramSockets, FrameOut, Io, Marks, SpliceSockets, TcpSockets, Verdict};
 use crate::wire::{
     Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
     proto,
@@ -25,6 +25,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                     ParseError::Truncated => DropReason::Truncated,
                     ParseError::EtherType => DropReason::EtherType,
                     ParseError::Header => DropReason::BadHeader,
+                    ParseError::Extension => DropReason::Extension,
                     ParseError::Fragment => DropReason::Fragment,
                 });
             }
@@ -36,10 +37,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             Body::Arp if self.lease.v4 => self.on_arp(data),
             Body::Arp => self.drops.count(DropReason::Family),
             Body::Ip(packet) => self.on_packet(&frame, vnet, &packet),
+            Body::Fragment(fragment) => self.on_fragment(&frame, vnet, &fragment),
         }
     }
 
-    fn on_packet(&mut self, frame: &Frame<'_>, vnet: &Vnet, packet: &Packet<'_>) {
+    pub(super) fn on_packet(&mut self, frame: &Frame<'_>, vnet: &Vnet, packet: &Packet<'_>) {
         let enabled = if packet.dst.is_v4() { self.lease.v4 } else { self.lease.v6 };
         if !enabled {
             return self.drops.count(DropReason::Family);
@@ -85,7 +87,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let guest = Endpoint::new(packet.src, datagram.src_port);
         let (hash, known) = self.lookup(&Tuple { protocol: proto::UDP, ours, guest });
         let Some(id) = known.or_else(|| self.open_udp(hash, ours, guest)) else { return };
-        let head = Head { id, ttl: packet.ttl, tos: packet.tos };
+        let head = Head { id, marks: marks(packet) };
         if segment != 0 || !Gather::suits(datagram.payload) {
             self.send_gathered();
             self.send_train(Gathered { head, data: datagram.payload, segment });
@@ -134,7 +136,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some(id) = known.or_else(|| self.open_ping(hash, packet.dst, guest)) else { return };
         let (flows, mut io) = self.split();
         let Some(Flow::Ping(flow)) = flows.get_mut(id) else { return };
-        let verdict = flow.on_guest(packet.transport, packet.ttl, &mut io);
+        let verdict = flow.on_guest(packet.transport, marks(packet), &mut io);
         self.settle(id, verdict);
     }
 
@@ -255,6 +257,11 @@ fn send<O: FrameOut, N: DatagramSockets>(
     io: &mut Io<'_, O, N>,
 ) -> Option<Verdict> {
     let Some(Flow::Udp(flow)) = flows.get_mut(train.head.id) else { return None };
-    let marks = (train.head.ttl, train.head.tos);
-    Some(flow.on_guest(train.data, train.segment, marks, io))
+    Some(flow.on_guest(train.data, train.segment, train.head.marks, io))
+}
+
+/// How a packet of the guest is to travel.
+fn marks(packet: &Packet<'_>) -> Marks {
+    let Packet { ttl, tos, df, .. } = *packet;
+    Marks { ttl, tos, df }
 }

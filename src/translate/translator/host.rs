@@ -38,7 +38,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 (verdict, flow.wants_more())
             }
             Some(Flow::Ping(flow)) => {
-                let verdict = flow.on_socket(DATAGRAMS, &mut io);
+                let verdict = flow.on_socket(DATAGRAMS, buf, &mut io);
                 (verdict, flow.wants_more())
             }
             Some(Flow::Splice(flow)) => {
@@ -151,24 +151,20 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some((hash, tuple)) = self.inbound(proto::UDP, peer, Some(local.addr), to, same) else {
             return self.drops.count(DropReason::Martian);
         };
-        let room = self.out.payload().and_then(|room| room.get_mut(..len));
-        let (Some(room), Some(data)) = (room, self.buf.get(..len)) else {
-            return self.drops.count(DropReason::LinkFull);
-        };
-        room.copy_from_slice(data);
         if let (_, Some(id)) = self.lookup(&tuple) {
             // It arrived before the flow's own socket was connected.
-            let (flows, mut io) = self.split();
-            if let Some(Flow::Udp(flow)) = flows.get_mut(id) {
-                flow.on_listener(len, &mut io);
+            let (flows, buf, mut io) = self.split_all();
+            if let (Some(Flow::Udp(flow)), Some(data)) = (flows.get_mut(id), buf.get(..len)) {
+                flow.on_listener(data, &mut io);
             }
             return;
         }
         let Some(id) = self.next_id() else { return };
         let idle = self.idle;
-        let (_, mut io) = self.split();
+        let (_, buf, mut io) = self.split_all();
         let sides = (tuple.ours, tuple.guest);
-        let made = UdpFlow::from_peer(id, sides, (peer, local), len, idle, &mut io);
+        let data = buf.get(..len).unwrap_or_default();
+        let made = UdpFlow::from_peer(id, sides, (peer, local), data, idle, &mut io);
         if let Some(flow) = made {
             log::debug!("flow {}: UDP {peer} ({}) -> {}", id.index, tuple.ours, tuple.guest);
             self.enter(hash, Flow::Udp(flow));

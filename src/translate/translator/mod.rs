@@ -13,13 +13,16 @@
 //! `settle.rs` is the only place where flows are inserted and removed.
 
 mod again;
+mod fragments;
 mod guest;
 mod host;
 mod served;
 mod settle;
 mod spliced;
 
+use super::fragmenter::Fragmenter;
 use super::gather::Gather;
+use super::reassembly::Reassembly;
 use super::tcp::{Boards, INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, Timeouts};
 use super::udp;
 use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
@@ -95,6 +98,10 @@ pub struct Translator<O, N> {
     buf: Box<[u8]>,
     /// Datagrams of the present batch of frames that are yet to be sent.
     gather: Gather,
+    /// Packets of the guest that are not complete yet.
+    reassembly: Reassembly,
+    /// Cuts what the guest's MTU does not take.
+    fragmenter: Fragmenter,
     /// Flows that got segments in the present batch of frames.
     touched: Vec<FlowId>,
     /// Flows with work left over.
@@ -116,6 +123,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let mut new = Self {
             out,
             net,
+            fragmenter: Fragmenter::new(&setup.lease),
+            reassembly: Reassembly::new(),
             lease: setup.lease,
             protocols: setup.protocols,
             offered: setup.services,
@@ -156,7 +165,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let scan = (!self.flows.is_empty()).then_some(self.keepalive_at);
         let starved = self.starved.filter(|_| !self.flows.is_full());
         let advertise = self.next_advertisement();
-        self.wheel.next().into_iter().chain(scan).chain(starved).chain(advertise).min()
+        let fragments = self.reassembly.due();
+        let others = scan.into_iter().chain(starved).chain(advertise).chain(fragments);
+        self.wheel.next().into_iter().chain(others).min()
     }
 
     /// Serves every deadline that has passed.
@@ -168,6 +179,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         }
         self.scan();
         self.advertise();
+        self.expire_fragments();
     }
 
     /// A flow that wants another visit; each comes up once.
@@ -225,6 +237,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             pool: &mut self.pool,
             boards: &mut self.boards,
             drops: &mut self.drops,
+            fragmenter: &mut self.fragmenter,
             lease: &self.lease,
             guest_mac: self.guest_mac,
             timeouts: self.timeouts,

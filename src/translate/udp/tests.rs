@@ -9,9 +9,12 @@ use smoltcp::wire as smol;
 
 use super::*;
 use crate::forward::Via;
-use crate::translate::Report;
-use crate::translate::fake::{GUEST_MAC, ID, Rig, SOCK, at, out};
+use crate::translate::fake::{GUEST_MAC, ID, Rig, SOCK, addr, at, out};
+use crate::translate::{MtuDiscovery, Report};
 use crate::wire::IcmpMessage;
+
+/// How datagrams of a Linux guest travel.
+const MARKS: Marks = Marks { ttl: 64, tos: 0, df: true };
 
 /// Guest, the party it talks to, and who that is on the host.
 fn ends(v4: bool) -> (Endpoint, Endpoint, Endpoint) {
@@ -89,9 +92,9 @@ fn socket_has_the_guests_port() {
     let mut rig = Rig::new();
     let mut flow = outgoing(&mut rig, true);
     assert_eq!(rig.net.udp, [(ID, Bind::Port(2000, Via::Outside), at("127.0.0.1", 5000))]);
-    assert_eq!(flow.on_guest(b"hello", 0, (64, 0), &mut rig.io()), Verdict::Keep);
-    assert_eq!(flow.on_guest(b"", 0, (64, 0), &mut rig.io()), Verdict::Keep);
-    assert_eq!(flow.on_guest(&[9; 300], 100, (64, 0), &mut rig.io()), Verdict::Keep);
+    assert_eq!(flow.on_guest(b"hello", 0, MARKS, &mut rig.io()), Verdict::Keep);
+    assert_eq!(flow.on_guest(b"", 0, MARKS, &mut rig.io()), Verdict::Keep);
+    assert_eq!(flow.on_guest(&[9; 300], 100, MARKS, &mut rig.io()), Verdict::Keep);
     assert_eq!(rig.net.sent, [(b"hello".to_vec(), 0), (Vec::new(), 0), (vec![9; 300], 100)]);
     flow.release(&mut rig.net);
     assert_eq!(rig.net.closed, [SOCK]);
@@ -105,10 +108,10 @@ fn ttl_is_passed_on() {
         let mut rig = Rig::new();
         let mut flow = outgoing(&mut rig, v4);
         for ttl in [37, 37, 9, 9, 37] {
-            let _ = flow.on_guest(b"x", 0, (ttl, 0), &mut rig.io());
+            let _ = flow.on_guest(b"x", 0, Marks { ttl, ..MARKS }, &mut rig.io());
         }
         assert_eq!(rig.net.ttls, [(v4, 37), (v4, 9), (v4, 37)]);
-        let _ = flow.on_guest(b"x", 0, (0, 0), &mut rig.io());
+        let _ = flow.on_guest(b"x", 0, Marks { ttl: 0, ..MARKS }, &mut rig.io());
         assert_eq!((rig.net.ttls.len(), rig.net.sent.len()), (3, 5));
         assert_eq!(rig.drops(), [(DropReason::BadHeader, 1)]);
     }
@@ -122,7 +125,7 @@ fn answers_reach_the_guest() {
         let mut rig = Rig::new();
         let mut flow = outgoing(&mut rig, v4);
         let (guest, ours, _) = ends(v4);
-        let large = vec![0xa5; 65_507];
+        let large = vec![0xa5; 65_472];
         rig.net.incoming.extend([Ok(b"odd".to_vec()), Ok(Vec::new()), Ok(large.clone())]);
         assert_eq!(flow.on_socket(32, &mut rig.io()), Verdict::Keep);
         let got: Vec<_> = rig.out.frames.iter().map(|f| datagram(f)).collect();
@@ -130,6 +133,67 @@ fn answers_reach_the_guest() {
         assert_eq!(got, want);
         assert!(!flow.wants_more() && rig.drops().is_empty());
     }
+}
+
+// [UDP-8] What must not be cut leaves so; what the host's link does not take is cut by the host, from
+// then on.
+#[test]
+fn longer_than_the_hosts_link() {
+    for v4 in [true, false] {
+        let mut rig = Rig::new();
+        let mut flow = outgoing(&mut rig, v4);
+        rig.net.send_errors.extend([HostError::TooLong; 2]);
+        for _ in 0..2 {
+            let _ = flow.on_guest(&[7; 4000], 0, MARKS, &mut rig.io());
+        }
+        assert_eq!(rig.net.sent.len(), 2);
+        let (probe, want) = (MtuDiscovery::Probe, MtuDiscovery::Want);
+        assert_eq!(rig.net.discovery, [(v4, probe), (v4, want)]);
+        assert!(rig.drops().is_empty() && rig.out.frames.is_empty());
+        // Nothing takes this.
+        rig.net.send_errors.extend([HostError::TooLong; 2]);
+        let _ = flow.on_guest(&[7; 65_515], 0, MARKS, &mut rig.io());
+        assert_eq!(rig.drops(), [(DropReason::HostSend, 1)]);
+    }
+}
+
+// [UDP-8] [UDP-11] Who asks about the path is told what the host's link takes.
+#[test]
+fn probes_hear_of_the_hosts_link() {
+    for v4 in [true, false] {
+        let mut rig = Rig::new();
+        rig.net.mtu = Some(1500);
+        let mut flow = outgoing(&mut rig, v4);
+        rig.net.send_errors.extend([HostError::TooLong; 2]);
+        let _ = flow.on_guest(&[7; 4000], 0, Marks { ttl: 3, ..MARKS }, &mut rig.io());
+        assert!(rig.net.sent.is_empty() && rig.drops().is_empty());
+        let (from, _, icmp) = network(&rig.out.frames[0]);
+        let (gateway, head) = if v4 { ("192.0.2.1", [3, 4]) } else { ("fe80::1", [2, 0]) };
+        assert_eq!((from.to_string().as_str(), &icmp[..2], &icmp[4..8]), {
+            (gateway, &head[..], &[0, 0, 5, 220][..])
+        });
+        // A short one is sent as ever.
+        let _ = flow.on_guest(&[7; 40], 0, Marks { ttl: 3, ..MARKS }, &mut rig.io());
+        assert_eq!(rig.net.sent.len(), 1);
+    }
+}
+
+// [UDP-11] The path takes less than was sent before: the guest is told, and this one is sent.
+#[test]
+fn the_path_takes_less() {
+    let mut rig = Rig::new();
+    let mut flow = outgoing(&mut rig, true);
+    rig.net.send_errors.push_back(HostError::TooLong);
+    let message = IcmpMessage { kind: 3, code: 4, mtu: 1400 };
+    let report = Report { message, offender: Some(addr("198.51.100.1")), quoted: 8 };
+    rig.net.reports.push_back((report, vec![7; 8]));
+    let _ = flow.on_guest(&[7; 1000], 0, MARKS, &mut rig.io());
+    assert_eq!((rig.net.sent.len(), rig.out.frames.len()), (1, 1));
+    let (from, _, icmp) = network(&rig.out.frames[0]);
+    assert_eq!((from.to_string().as_str(), &icmp[..2], &icmp[6..8]), {
+        ("198.51.100.1", &[3, 4][..], &[5, 120][..])
+    });
+    assert_eq!(rig.net.discovery, [(true, MtuDiscovery::Probe)]);
 }
 
 // [UDP-7] A train leaves as one frame, and everything with the marks that the peer gave it.
@@ -156,7 +220,7 @@ fn marks_of_the_guest_are_passed_on() {
         let mut rig = Rig::new();
         let mut flow = outgoing(&mut rig, v4);
         for tos in [0, 0xb8, 0xb8, 3, 0] {
-            let _ = flow.on_guest(b"x", 0, (64, tos), &mut rig.io());
+            let _ = flow.on_guest(b"x", 0, Marks { tos, ..MARKS }, &mut rig.io());
         }
         assert_eq!(rig.net.tos, [(v4, 0xb8), (v4, 3), (v4, 0)]);
     }
@@ -214,16 +278,15 @@ fn peers_start_flows() {
     let mut rig = Rig::new();
     let (ours, guest) = (at("192.0.2.1", 6001), at("192.0.2.10", 5555));
     let (peer, local) = (at("127.0.0.5", 6001), at("127.0.0.9", 4444));
-    let len = rig.fill(b"first");
     let limits = Timeouts::default();
-    let flow = UdpFlow::from_peer(ID, (ours, guest), (peer, local), len, limits, &mut rig.io());
+    let flow =
+        UdpFlow::from_peer(ID, (ours, guest), (peer, local), b"first", limits, &mut rig.io());
     let mut flow = flow.unwrap();
     assert_eq!(rig.net.udp, [(ID, Bind::Exactly(local), peer)]);
-    let len = rig.fill(b"second");
-    flow.on_listener(len, &mut rig.io());
+    flow.on_listener(b"second", &mut rig.io());
     let got: Vec<_> = rig.out.frames.iter().map(|f| datagram(f)).collect();
     assert_eq!(got, [(ours, guest, b"first".to_vec()), (ours, guest, b"second".to_vec())]);
-    let _ = flow.on_guest(b"answer", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"answer", 0, MARKS, &mut rig.io());
     assert_eq!(rig.net.sent, [(b"answer".to_vec(), 0)]);
 
     // [FWD-6] Others that look the same to the guest can be told apart.
@@ -233,8 +296,7 @@ fn peers_start_flows() {
     assert!(!outgoing(&mut rig, true).belongs(at("127.0.0.1", 5000), local));
 
     rig.net.open_error = Some(HostError::Other);
-    let len = rig.fill(b"lost");
-    let none = UdpFlow::from_peer(ID, (ours, guest), (peer, local), len, limits, &mut rig.io());
+    let none = UdpFlow::from_peer(ID, (ours, guest), (peer, local), b"lost", limits, &mut rig.io());
     assert!(none.is_none());
     assert_eq!(rig.drops(), [(DropReason::NoSocket, 1)]);
     assert_eq!(rig.out.frames.len(), 2);
@@ -254,20 +316,20 @@ fn idle_limit(flow: &UdpFlow, rig: &Rig) -> u64 {
 fn idle_flows_end() {
     let mut rig = Rig::new();
     let mut flow = outgoing(&mut rig, true);
-    let _ = flow.on_guest(b"question", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"question", 0, MARKS, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 30_000);
     rig.wait_ms(29_000);
     rig.net.incoming.extend([Ok(b"a".to_vec()), Ok(b"batch counts once".to_vec())]);
     let _ = flow.on_socket(32, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 30_000);
     rig.wait_ms(29_000);
-    let _ = flow.on_guest(b"another", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"another", 0, MARKS, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 120_000);
 
     // Unanswered, however often.
     let mut flow = outgoing(&mut rig, true);
     for _ in 0..300 {
-        let _ = flow.on_guest(b"question", 0, (64, 0), &mut rig.io());
+        let _ = flow.on_guest(b"question", 0, MARKS, &mut rig.io());
     }
     assert_eq!(idle_limit(&flow, &rig), 30_000);
     // A wake-up without datagrams is no activity.
@@ -286,7 +348,7 @@ fn answered_queries_end_the_flow() {
     let mut rig = Rig::new();
     let flow = UdpFlow::from_guest(ID, (server, guest), out(server), limits, &mut rig.io());
     let mut flow = flow.unwrap();
-    let _ = flow.on_guest(b"AAAAA", 3, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"AAAAA", 3, MARKS, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 30_000);
     rig.net.incoming.push_back(Ok(b"one".to_vec()));
     let _ = flow.on_socket(8, &mut rig.io());
@@ -295,7 +357,7 @@ fn answered_queries_end_the_flow() {
     let _ = flow.on_socket(8, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig) + 1, 1000);
     // It lives on if there is more to ask.
-    let _ = flow.on_guest(b"another", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"another", 0, MARKS, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 120_000);
 }
 
@@ -306,11 +368,12 @@ fn idle_inbound_flows_end() {
     let (ours, guest) = (at("192.0.2.1", 6001), at("192.0.2.10", 5555));
     let ends = (at("127.0.0.5", 6001), at("127.0.0.9", 4444));
     let limits = Timeouts { short_ms: 5000, stream_ms: 7000 };
-    let mut flow = UdpFlow::from_peer(ID, (ours, guest), ends, 3, limits, &mut rig.io()).unwrap();
+    let mut flow =
+        UdpFlow::from_peer(ID, (ours, guest), ends, b"abc", limits, &mut rig.io()).unwrap();
     assert_eq!(idle_limit(&flow, &rig), 5000);
-    let _ = flow.on_guest(b"answer", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"answer", 0, MARKS, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 5000);
-    let _ = flow.on_guest(b"more", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"more", 0, MARKS, &mut rig.io());
     assert_eq!(idle_limit(&flow, &rig), 7000);
 }
 
@@ -402,7 +465,7 @@ fn reports_lose_nothing() {
     let report = Report { message, offender: Some(at("198.51.100.1", 0).addr), quoted: 0 };
     rig.net.reports.push_back((report, vec![]));
     rig.net.send_errors.push_back(HostError::Other);
-    let _ = flow.on_guest(b"x", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"x", 0, MARKS, &mut rig.io());
     assert_eq!(rig.net.sent, [(b"x".to_vec(), 0)]);
     assert_eq!(rig.out.frames.len(), 1);
     assert!(rig.drops().is_empty());
@@ -414,20 +477,20 @@ fn pending_errors_lose_nothing() {
     let mut rig = Rig::new();
     let mut flow = outgoing(&mut rig, true);
     rig.net.send_errors.push_back(HostError::Refused);
-    let _ = flow.on_guest(b"x", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"x", 0, MARKS, &mut rig.io());
     assert_eq!(rig.net.sent, [(b"x".to_vec(), 0)]);
     assert_eq!(rig.out.frames.len(), 1);
     assert!(rig.drops().is_empty());
 
     // Twice: it is this one's own. One message is enough.
     rig.net.send_errors.extend([HostError::Unreachable, HostError::Unreachable]);
-    let _ = flow.on_guest(b"y", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"y", 0, MARKS, &mut rig.io());
     assert_eq!((rig.net.sent.len(), rig.out.frames.len()), (1, 2));
     assert_eq!(rig.drops(), [(DropReason::HostSend, 1)]);
 
     // What ICMP has no words for is counted, and not tried again.
     rig.net.send_errors.push_back(HostError::Other);
-    let _ = flow.on_guest(b"z", 0, (64, 0), &mut rig.io());
+    let _ = flow.on_guest(b"z", 0, MARKS, &mut rig.io());
     assert_eq!((rig.net.sent.len(), rig.out.frames.len()), (1, 2));
     assert_eq!(rig.drops(), [(DropReason::HostSend, 2)]);
 }

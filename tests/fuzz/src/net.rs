@@ -9,8 +9,9 @@ use std::io::IoSlice;
 use passt::flow::FlowId;
 use passt::forward::Destination;
 use passt::translate::{
-    Bind, Connected, DatagramSockets, Expect, Far, Gathered, HostError, ListenerId, Moved, Peeked,
-    PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets, TcpView, Train,
+    Bind, Connected, DatagramSockets, Expect, Far, Gathered, HostError, ListenerId, Moved,
+    MtuDiscovery, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets,
+    TcpView, Train,
 };
 use passt::wire::{Addr, Endpoint, IcmpMessage};
 
@@ -24,11 +25,15 @@ pub(super) enum Kind {
     Ping,
 }
 
-const ERRORS: [HostError; 5] = [
+/// Of the host's link.
+const MTU: usize = 1500;
+
+const ERRORS: [HostError; 6] = [
     HostError::Refused,
     HostError::Unreachable,
     HostError::TimedOut,
     HostError::Exhausted,
+    HostError::TooLong,
     HostError::Other,
 ];
 
@@ -54,6 +59,8 @@ pub(super) struct Sock {
     incoming: VecDeque<Received>,
     /// For pings.
     v4: bool,
+    /// What is too long for the link is cut.
+    cuts: bool,
     /// The server's of a spliced flow.
     pub(super) far: bool,
 }
@@ -154,6 +161,7 @@ impl Net {
             peeked: 0,
             incoming: VecDeque::new(),
             v4: false,
+            cuts: true,
             far: false,
         });
         SockId(self.socks.len() as i32 - 1)
@@ -411,7 +419,12 @@ impl DatagramSockets for Net {
         let sock = self.live(s, false);
         assert!(data.len() <= 65_535);
         assert!(segment == 0 || sock.kind == Kind::Udp, "a train of pings");
-        if roll > 200 { Err(self.error()) } else { Ok(()) }
+        let each = if segment == 0 { data.len() } else { segment.into() };
+        match roll {
+            201.. => Err(self.error()),
+            _ if each > MTU && !sock.cuts => Err(HostError::TooLong),
+            _ => Ok(()),
+        }
     }
 
     fn receive_datagram(&mut self, s: SockId, buf: &mut [u8]) -> Received {
@@ -472,6 +485,15 @@ impl DatagramSockets for Net {
     fn set_ttl(&mut self, s: SockId, _v4: bool, ttl: u8) {
         assert!(ttl != 0);
         self.live(s, false);
+    }
+
+    fn set_mtu_discovery(&mut self, s: SockId, _v4: bool, how: MtuDiscovery) {
+        self.live(s, false).cuts = how != MtuDiscovery::Probe;
+    }
+
+    fn path_mtu(&mut self, s: SockId, _v4: bool) -> Option<u32> {
+        self.live(s, false);
+        Some(MTU as u32)
     }
 
     fn close_datagram(&mut self, s: SockId) {
