@@ -9,6 +9,7 @@ use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, output_within, u
 use crate::machine::Raw;
 use crate::net::{pattern, udp};
 use crate::ns::Ns;
+use crate::stream::talking;
 use crate::udp::echo;
 
 /// Lengths of payloads: with and without need of fragments, also with a last one of a few bytes.
@@ -139,7 +140,7 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
 fn fragments_that_do_not_fit_make_no_datagram() {
     // [L2-4] [L2-3] and each loss has a name
     Lab::run(|lab| {
-        let (mut passt, socket) = lab.passt("--debug");
+        let (mut passt, socket) = talking(lab, "--debug");
         let server = udp(&lab.remote, at(REMOTE4, 7000));
         let mut guest = Raw::connect(&socket);
         let payload = pattern(2992);
@@ -190,7 +191,7 @@ fn fragments_that_do_not_fit_make_no_datagram() {
 fn extension_headers_are_passed_over() {
     // [L2-6] Hop-by-hop and destination options, a route at its end, a fragment header.
     Lab::run(|lab| {
-        let (mut passt, socket) = lab.passt("--debug");
+        let (mut passt, socket) = talking(lab, "--debug");
         let server = udp(&lab.remote, at(REMOTE6, 7000));
         let mut guest = Raw::connect(&socket);
         let options = |next| [next, 0, 1, 4, 0, 0, 0, 0];

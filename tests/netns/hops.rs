@@ -16,10 +16,10 @@ use nix::sys::socket::{
 };
 
 use crate::lab::{
-    GATEWAY4, GATEWAY6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, ip, ip_batch, output_within,
-    unprivileged,
+    GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, ip, ip_batch,
+    output_within, unprivileged,
 };
-use crate::net::udp;
+use crate::net::{pattern, udp};
 use crate::ns::Ns;
 use crate::pasta::Guest;
 
@@ -141,8 +141,39 @@ fn the_path_can_be_traced() {
     });
 }
 
-// [UDP-11] A datagram too long for a link further on: the host learns what fits, and cuts what
-// follows.
+/// How a socket of the guest treats what is too long: `libc::IP_PMTUDISC_*`.
+fn set_discovery(socket: &UdpSocket, v4: bool, how: libc::c_int) {
+    option(socket, v4, (libc::IP_MTU_DISCOVER, libc::IPV6_MTU_DISCOVER), Some(how));
+}
+
+/// What the guest's kernel believes that the path takes.
+fn path_mtu(socket: &UdpSocket, v4: bool) -> i32 {
+    option(socket, v4, (libc::IP_MTU, libc::IPV6_MTU), None)
+}
+
+/// Sets an option, by its names for the families, or reads it.
+fn option(socket: &UdpSocket, v4: bool, names: (i32, i32), set: Option<i32>) -> i32 {
+    let (level, name) =
+        if v4 { (libc::IPPROTO_IP, names.0) } else { (libc::IPPROTO_IPV6, names.1) };
+    let (mut value, mut len) = (set.unwrap_or(0), 4);
+    let (fd, at) = (socket.as_raw_fd(), &raw mut value);
+    // SAFETY: the kernel reads or writes one int, and its length, both of which live until it
+    // returns.
+    let r = unsafe {
+        match set {
+            Some(_) => libc::setsockopt(fd, level, name, at.cast(), 4),
+            None => libc::getsockopt(fd, level, name, at.cast(), &raw mut len),
+        }
+    };
+    assert_eq!(r, 0, "{}", std::io::Error::last_os_error());
+    value
+}
+
+/// Where a report about a link of 1400 bytes may come from.
+const ROUTERS: [IpAddr; 4] = [GATEWAY4, REMOTE4, GATEWAY6, REMOTE6];
+
+// [UDP-11] [UDP-8] [L2-4] A datagram too long for a link further on, from a program that does not
+// mind: its kernel hears of it, cuts what follows, and everything arrives.
 #[test]
 fn longer_than_the_path_takes() {
     Lab::run(|lab| {
@@ -151,16 +182,136 @@ fn longer_than_the_path_takes() {
         for (to, fits) in [(FAR4, FITS4), (FAR6, FITS6)] {
             let server = udp(&far, at(to, 7000));
             server.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            let socket = prober(&guest, to, 7000);
-            let mut got = [0; 2000];
-            eventually("a long datagram arrives", SOON, || {
-                socket.send(&vec![1; fits + 40]).unwrap();
-                server.recv(&mut got).is_ok_and(|n| n == fits + 40)
+            let socket = udp(&guest.ns, at(if to.is_ipv4() { ANY4 } else { ANY6 }, 0));
+            socket.connect(at(to, 7000)).unwrap();
+            let mut got = [0; 5000];
+            for len in [fits + 40, fits, 4000] {
+                eventually("a long datagram arrives", SOON, || {
+                    let _ = socket.send(&vec![1; len]);
+                    server.recv(&mut got).is_ok_and(|n| n == len)
+                });
+                for _ in 0..20 {
+                    socket.send(&vec![1; len]).unwrap();
+                    assert_eq!(server.recv(&mut got).expect("it arrives"), len);
+                }
+            }
+            assert_eq!(path_mtu(&socket, to.is_ipv4()), 1400);
+        }
+    });
+}
+
+// [UDP-11] [UDP-8] From programs that want to know: both ways of discovery see what the path takes,
+// every time, and from whom. Nothing is cut behind their back.
+#[test]
+fn path_mtu_is_discovered() {
+    Lab::run(|lab| {
+        let far = far(lab);
+        for mtu in [1500, 65_520] {
+            let guest = lab.guest(&format!("-m {mtu} -t none -u none -T none -U none"));
+            for (to, fits) in [(FAR4, FITS4), (FAR6, FITS6)] {
+                let v4 = to.is_ipv4();
+                let server = udp(&far, at(to, 7000));
+                let kind = if v4 { (3, 4) } else { (2, 0) };
+                for how in [libc::IP_PMTUDISC_PROBE, libc::IP_PMTUDISC_DO] {
+                    // Of a flow that is new, and of one that is not.
+                    let socket = prober(&guest, to, 7000);
+                    set_discovery(&socket, v4, how);
+                    for _ in 0..3 {
+                        if socket.send(&vec![1; fits + 1]).is_err() {
+                            // The guest's kernel knows, and says so by itself.
+                            assert_eq!(how, libc::IP_PMTUDISC_DO);
+                            continue;
+                        }
+                        let error = told(&socket);
+                        assert_eq!((error.kind, error.code), kind, "{error:?}");
+                        assert!(ROUTERS.contains(&error.offender.unwrap()), "{error:?}");
+                    }
+                    while socket.send(&vec![2; fits]).is_err() {}
+                    let mut got = [0; 2000];
+                    let len = server.recv(&mut got).expect("what fits arrives");
+                    assert_eq!((len, got[0]), (fits, 2), "and nothing else did");
+                    assert_eq!(path_mtu(&socket, v4), 1400);
+                }
+            }
+        }
+    });
+}
+
+// [ICMP-3] [ICMP-8] Likewise for pings.
+#[test]
+fn pings_discover_the_path_mtu() {
+    Lab::run(|lab| {
+        let range = if unprivileged() { "0 0" } else { "0 65534" };
+        lab.host().sysctl("net/ipv4/ping_group_range", range);
+        let _far = far(lab);
+        let guest = lab.guest("-m 1500 -t none -u none -T none -U none");
+        for (to, fits) in [(FAR4, FITS4), (FAR6, FITS6)] {
+            let ping = |options: &str| {
+                let line = format!("-n -c 1 -W 5 {options} {to}");
+                output_within(guest.command("ping").args(line.split_whitespace()), SOON).stdout
+            };
+            let out = ping(&format!("-M do -s {fits}"));
+            assert!(out.contains(" 1 received"), "{out}");
+            let out = ping(&format!("-M do -s {}", fits + 1));
+            assert!(out.contains("mtu") && out.contains("1400"), "{out}");
+            let out = ping("-M want -s 4000");
+            assert!(out.contains(" 1 received"), "{out}");
+        }
+    });
+}
+
+// [UDP-11] The other way round: what comes from beyond the narrow link, and its answer.
+#[test]
+fn long_datagrams_from_beyond_a_narrow_link() {
+    Lab::run(|lab| {
+        let far = far(lab);
+        let guest = lab.guest("-m 1500 -u 8053:53 -t none -T none -U none");
+        for (from, host) in [(FAR4, HOST4), (FAR6, HOST6)] {
+            let server = udp(&guest.ns, at(host, 53));
+            let client = udp(&far, at(from, 0));
+            let data = pattern(4000);
+            client.send_to(&data, at(host, 8053)).unwrap();
+            let mut got = [0; 5000];
+            let (len, peer) = server.recv_from(&mut got).expect("the guest receives");
+            assert!(got[..len] == data, "{len} bytes");
+            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            // The first may be lost: nobody knew.
+            eventually("an answer arrives", SOON, || {
+                let _ = server.send_to(&data, peer);
+                client.recv(&mut got).is_ok_and(|n| got[..n] == data)
             });
-            // The guest goes on as before, and does not begin to cut.
-            for _ in 0..20 {
-                socket.send(&vec![1; fits + 40]).unwrap();
-                assert_eq!(server.recv(&mut got).expect("it arrives"), fits + 40);
+        }
+    });
+}
+
+// [UDP-11] [ICMP-8] [UDP-8] What the usual programs show: one router and the host, and what the path
+// takes.
+#[test]
+fn programs_trace_the_path() {
+    Lab::run(|lab| {
+        let range = if unprivileged() { "0 0" } else { "0 65534" };
+        lab.host().sysctl("net/ipv4/ping_group_range", range);
+        let _far = far(lab);
+        for mtu in [1500, 65_520] {
+            let guest = lab.guest(&format!("-m {mtu} -t none -u none -T none -U none"));
+            for (to, routers) in [(FAR4, [GATEWAY4, REMOTE4]), (FAR6, [GATEWAY6, REMOTE6])] {
+                for kind in ["", "-I"] {
+                    let out = guest.run(&format!("traceroute -n -q 2 -w 3 {kind} {to}"));
+                    let hops: Vec<_> = out.lines().skip(1).collect();
+                    let [first, second] = hops[..] else { panic!("{out}") };
+                    let router = |r: &IpAddr| first.contains(&format!(" {r} "));
+                    assert!(routers.iter().any(router) && !first.contains('*'), "{out}");
+                    let last = second.contains(&format!(" {to} "));
+                    assert!(last && !second.contains('*'), "{out}");
+                }
+                let out = guest.run(&format!("tracepath -n {to}"));
+                let hop = |n: u8, who: &IpAddr| {
+                    let begins = format!("{n}:");
+                    let mut lines = out.lines().map(str::trim_start);
+                    lines.any(|l| l.starts_with(&begins) && l.contains(&format!(" {who} ")))
+                };
+                assert!(routers.iter().any(|r| hop(1, r)) && hop(2, &to), "{out}");
+                assert!(out.contains("Resume: pmtu 1400 hops 2"), "{out}");
             }
         }
     });

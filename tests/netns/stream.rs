@@ -499,7 +499,7 @@ fn a_flood_of_datagrams_leaves_the_link_to_others() {
 }
 
 /// passt in the foreground, so that it can be heard, and its socket.
-fn talking(lab: &Lab, options: &str) -> (Running, std::path::PathBuf) {
+pub(crate) fn talking(lab: &Lab, options: &str) -> (Running, std::path::PathBuf) {
     let path = lab.fresh("guest.socket");
     let mut command: Command = lab.passt_command(&format!("-f {options}"));
     command.arg("-s").arg(&path);
