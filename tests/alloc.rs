@@ -65,6 +65,9 @@ static ALLOCATOR: Counting = Counting;
 const GIB: u64 = 1 << 30;
 const FLOWS: usize = 2000;
 
+/// Payload of everything.
+static ZEROS: [u8; 65_507] = [0; 65_507];
+
 /// A link that keeps the numbers of the last TCP segment and the length of the last payload.
 struct Link {
     room: Vec<u8>,
@@ -118,6 +121,8 @@ struct Net {
     sends: u64,
     /// One send in so many takes only half; 0 never.
     short: u64,
+    /// Length of datagrams that arrive.
+    arriving: usize,
 }
 
 impl Net {
@@ -242,7 +247,7 @@ impl DatagramSockets for Net {
     }
 
     fn train(&self, _n: usize) -> Option<Train<'_>> {
-        Some(Train { data: &[0; 100], segment: 0, tos: 0, ttl: 64 })
+        Some(Train { data: &ZEROS[..self.arriving], segment: 0, tos: 0, ttl: 64 })
     }
 
     fn take_report(&mut self, _: SockId, _: &mut [u8]) -> Option<Report> {
@@ -305,7 +310,8 @@ impl World {
             lease,
         };
         let link = Link { room: vec![0; 65_536], bytes: 0, frames: 0, next: 0, ack: 0 };
-        let net = Net { socks: vec![Sock::default(); FLOWS], sent: 0, sends: 0, short: 0 };
+        let net =
+            Net { socks: vec![Sock::default(); FLOWS], sent: 0, sends: 0, short: 0, arriving: 100 };
         let frame = Vec::with_capacity(70_000);
         Self { t: Translator::new(setup, link, net), frame, now: 1_000_000 }
     }
@@ -483,6 +489,43 @@ impl World {
     }
 }
 
+impl World {
+    /// A part of a datagram to port 7000.
+    fn fragment(&mut self, id: u16, word: u16, data: &[u8]) {
+        self.frame.clear();
+        self.frame.extend(Mac::DEFAULT_OURS.0);
+        self.frame.extend([2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0]);
+        self.frame.extend((20 + data.len() as u16).to_be_bytes());
+        self.frame.extend(id.to_be_bytes());
+        self.frame.extend(word.to_be_bytes());
+        self.frame.extend([64, 17, 0, 0, 192, 0, 2, 2, 198, 51, 100, 1]);
+        self.frame.extend(data);
+        self.t.on_frame(&Vnet::default(), &self.frame);
+    }
+
+    /// Datagrams of 3000 bytes in three fragments, of which each fifth never comes; and answers that
+    /// the link does not take in one piece.
+    fn fragments(&mut self, n: u64) {
+        self.t.net.arriving = 65_507;
+        let mut data = [0; 3000];
+        data[..8].copy_from_slice(&[9, 0, 27, 88, 11, 184, 0, 0]);
+        for k in 0..n {
+            let id = (k % 65_536) as u16;
+            self.fragment(id, 250, &data[2000..]);
+            self.fragment(id, 0x2000, &data[..1000]);
+            if k % 5 != 0 {
+                self.fragment(id, 0x2000 | 125, &data[1000..2000]);
+            }
+            self.t.end_batch();
+            let waiting = self.t.net.socks.iter().find(|s| s.used && s.queue > 0);
+            if let Some(id) = waiting.and_then(|s| s.id) {
+                self.t.on_socket(id, false, SocketReady { read: true, ..SocketReady::default() });
+            }
+            self.turn(1_000_000);
+        }
+    }
+}
+
 trait Pad {
     fn padded(self) -> [u8; 28];
 }
@@ -525,6 +568,15 @@ fn a_gigabyte_to_the_guest() {
 fn many_flows_to_the_guest() {
     let w = quiet("downloads", |w| w.download(1 << 20, 1), |w| w.download(GIB, 200));
     assert!(w.t.out.bytes >= GIB && w.t.is_empty());
+}
+
+// [D5] [L2-4] [L2-11]
+#[test]
+fn datagrams_in_fragments() {
+    use passt::flow::DropReason;
+    let w = quiet("fragments", |w| w.fragments(100), |w| w.fragments(10_000));
+    assert!(w.t.net.sent > 7000 * 2992 && w.t.out.bytes > 7000 * 65_507);
+    assert!(w.t.drops().get(DropReason::FragmentTimeout) > 1000);
 }
 
 // [D5]

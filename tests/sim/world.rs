@@ -141,6 +141,7 @@ impl World {
                     continue;
                 }
                 Body::Ip(packet) => packet,
+                Body::Fragment(_) => continue,
             };
             if packet.protocol == proto::ICMPV6 {
                 let mut reply = Reply::new();

@@ -184,7 +184,7 @@ impl<'a> World<'a> {
             now: Now(now),
             lease,
         };
-        let t = Translator::new(setup, Link::default(), Net::default());
+        let t = Translator::new(setup, Link::new(mtu), Net::default());
         let pool = t.pool().available();
         let advertises = how & 4 != 0 && families.1;
         let mut world = Self { input, t, now, pool, again: vec![], frames, advertises };

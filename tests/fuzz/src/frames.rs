@@ -70,8 +70,9 @@ pub(super) fn frame(input: &mut Input<'_>, link: &mut Link) -> (Vnet, Vec<u8>) {
     let mut frame = match input.byte() % 32 {
         0..10 => known_tcp(input, link),
         10..15 => new_tcp(input),
-        15..21 => udp(input, &mut vnet),
-        21..24 => echo(input),
+        15..20 => udp(input, &mut vnet),
+        20 | 23 => fragment(input, link),
+        21 | 22 => echo(input),
         24 | 25 => arp(input),
         26..29 => ndp(input),
         29 => other(input),
@@ -280,6 +281,52 @@ fn echo(input: &mut Input<'_>) -> Vec<u8> {
     let mut t = vec![kind, input.pick(&[0, 0, 0, 1]), 0, 0, 0, input.byte() % 4, 0, 1];
     t.resize(8 + data, 0x77);
     ip(input, if v4 { 1 } else { 58 }, &addrs, &t)
+}
+
+/// A fragment of something that was cut, now or before; often it is gone then.
+fn fragment(input: &mut Input<'_>, link: &mut Link) -> Vec<u8> {
+    if link.fragments.is_empty() || input.chance(60) {
+        let whole = match input.byte() % 8 {
+            0..5 => udp(input, &mut Vnet::default()),
+            5 | 6 => echo(input),
+            _ => new_tcp(input),
+        };
+        cut(&whole, input, &mut link.fragments);
+    }
+    let at = usize::from(input.byte()) % link.fragments.len();
+    if input.chance(30) { link.fragments[at].clone() } else { link.fragments.remove(at) }
+}
+
+/// Cuts a frame into fragments; not more than a few are kept.
+fn cut(frame: &[u8], input: &mut Input<'_>, to: &mut Vec<Vec<u8>>) {
+    let v4 = frame[12] == 8;
+    let (headers, data) = frame.split_at(if v4 { 34 } else { 54 });
+    let size = match input.byte() {
+        b @ 0..200 => (usize::from(b) + 1) * 8,
+        _ => 1480,
+    };
+    // The same again is an overlap, or a repetition.
+    let id = input.byte() % 4;
+    for (n, part) in data.chunks(size).take(48).enumerate() {
+        let offset = (n * size) as u16;
+        let more = n * size + part.len() < data.len();
+        let mut f = headers.to_vec();
+        if v4 {
+            f[16..18].copy_from_slice(&(part.len() as u16 + 20).to_be_bytes());
+            f[19] = id;
+            f[20..22].copy_from_slice(&(offset >> 3 | u16::from(more) << 13).to_be_bytes());
+        } else {
+            f[18..20].copy_from_slice(&(part.len() as u16 + 8).to_be_bytes());
+            let next = std::mem::replace(&mut f[20], 44);
+            f.extend([next, 0]);
+            f.extend((offset | u16::from(more)).to_be_bytes());
+            f.extend([0, 0, 0, id]);
+        }
+        f.extend(part);
+        to.push(f);
+    }
+    let surplus = to.len().saturating_sub(200);
+    to.drain(..surplus);
 }
 
 fn arp(input: &mut Input<'_>) -> Vec<u8> {

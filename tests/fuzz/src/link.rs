@@ -1,7 +1,8 @@
-//! A link that checks every frame for the guest, and remembers TCP numbers for the guest's answers.
+//! A link that checks every frame for the guest, remembers TCP numbers for the guest's answers, and
+//! keeps the fragments that the guest has yet to send.
 
 use passt::translate::FrameOut;
-use passt::wire::{Body, Datagram, ETH_LEN, Frame, Gso, Head, Segment, proto};
+use passt::wire::{Body, Datagram, ETH_LEN, Fragment, Frame, Gso, Head, Segment, proto};
 
 /// Longest IP packet (IPv6 does not count its header) behind an Ethernet header.
 const FRAME_MAX: usize = ETH_LEN + 40 + 65_535;
@@ -32,15 +33,29 @@ pub(super) struct Link {
     pub(super) lose: u8,
     /// Connections seen, the latest last.
     pub(super) conns: Vec<Conn>,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self { room: vec![0; 65_536], full: false, lose: 0, conns: vec![] }
-    }
+    /// Of the guest.
+    pub(super) fragments: Vec<Vec<u8>>,
+    /// What the guest's MTU is.
+    mtu: usize,
+    /// The packet of ours of which fragments are being sent: identification, how far it came.
+    cut: Option<(u32, usize)>,
 }
 
 impl Link {
+    pub(super) fn new(mtu: u16) -> Self {
+        let mtu = if mtu == 0 { 1500 } else { mtu.into() };
+        let room = vec![0; 65_536];
+        Self { room, full: false, lose: 0, conns: vec![], fragments: vec![], mtu, cut: None }
+    }
+
+    /// Fragments come in order, and their packet begins with the first.
+    fn continues(&mut self, f: &Fragment<'_>) {
+        let begun = self.cut.take().unwrap_or((f.id, 0));
+        assert!(f.offset == 0 || begun == (f.id, f.offset), "{begun:?} {} {}", f.id, f.offset);
+        assert!(f.offset > 0 || f.more, "an atomic fragment");
+        self.cut = f.more.then_some((f.id, f.end()));
+    }
+
     fn lost(&mut self) -> bool {
         if self.lose > 0 {
             self.lose -= 1;
@@ -101,7 +116,19 @@ impl FrameOut for Link {
             Gso::Tcp4(n) | Gso::Tcp6(n) => assert!(n > 0 && len > usize::from(n), "train of one"),
             Gso::Udp(n) => assert!(n > 0 && len > usize::from(n), "train of one"),
         }
-        if headers.len() + len <= PARSED {
+        let v6 = headers[12] == 0x86;
+        if vnet.csum_offset != 16 && vnet.gso == Gso::None {
+            let least = if v6 { 1280 } else { 68 };
+            assert!(headers.len() + len <= ETH_LEN + self.mtu.max(least), "beyond the MTU");
+        }
+        let part = if v6 { headers[20] == 44 } else { headers[20] & 0x3f != 0 || headers[21] != 0 };
+        if part {
+            let whole = [headers, payload].concat();
+            match Frame::parse(&whole).expect("a frame of ours parses").body {
+                Body::Fragment(f) => self.continues(&f),
+                other => panic!("{other:?}"),
+            }
+        } else if headers.len() + len <= PARSED {
             let whole = [headers, payload].concat();
             check(&whole, len);
         }
