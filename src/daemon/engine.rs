@@ -17,7 +17,7 @@ use super::auto::Auto;
 use super::stages::StartError;
 use crate::config::Proto;
 use crate::event::{Reactor, Ready, Registrar, Source};
-use crate::flow::FlowId;
+use crate::flow::{DropReason, FlowId};
 use crate::forward::ForwardTarget;
 use crate::host::{Accepted, Arrived, Listener, Listeners, Net, Side};
 use crate::link::{Admitted, End, Link, RxFrame};
@@ -211,7 +211,7 @@ impl<L: Link> Engine<L> {
                 match why.reason() {
                     Some(reason) => {
                         log::warn!("guest: {why}");
-                        self.translator.guest_left(reason);
+                        self.translator.lost(reason);
                     }
                     None => log::info!("guest: {why}"),
                 }
@@ -374,7 +374,11 @@ fn goes_past_link<O: FrameOut>(
 /// Takes one datagram.
 fn receive<O: FrameOut>(translator: &mut Translator<O, Net>, listener: &Listener<'_>) -> Taken {
     let arrived = listener.receive(translator.buffer());
-    let Some(Arrived { len, peer, local }) = arrived else { return Taken::Nothing };
+    let Some(Arrived { len, peer, local, for_many }) = arrived else { return Taken::Nothing };
+    if for_many && translator.net.sent_by_guest(peer) {
+        translator.lost(DropReason::OwnMulticast);
+        return Taken::One;
+    }
     if goes_past_link(translator, listener, (peer, local)) {
         translator.on_spliced_datagram(listener.id(), (peer, local), len, far(listener));
     } else {

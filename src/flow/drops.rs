@@ -59,6 +59,8 @@ reasons! {
     BadService = "bad-service-message",
     /// The flow table is full.
     TableFull = "flow-table-full",
+    /// A flow of datagrams that nobody had answered, ended to make room for another one.
+    Evicted = "flow-evicted",
     /// No socket could be had: descriptor limit or kernel memory.
     NoSocket = "no-socket",
     /// The host refused to send it.
@@ -75,8 +77,13 @@ reasons! {
     LinkFull = "link-full",
     /// A frame for the guest that cannot be built, for example a datagram that is too long.
     NotBuilt = "not-built",
-    /// Not a unicast destination, and nothing forwards it.
+    /// A ping to many: answers of others than the destination cannot be told apart.
     Multicast = "multicast-not-forwarded",
+    /// That the guest is a member of a multicast group, or asks who is: the host does not join any
+    /// for it.
+    Membership = "multicast-membership",
+    /// What the guest itself had sent to many, heard by a forwarded port.
+    OwnMulticast = "own-multicast",
     /// A datagram from the host that no rule or flow wants.
     NoFlow = "no-flow",
     /// A guest that sent a length which no frame has, and was disconnected.

@@ -225,6 +225,8 @@ pub struct Arrived {
     pub peer: Endpoint,
     /// Where it was sent to.
     pub local: Endpoint,
+    /// That is multicast or broadcast.
+    pub for_many: bool,
 }
 
 impl Listener<'_> {
@@ -251,19 +253,20 @@ impl Listener<'_> {
                     Some(_) => continue,
                 }
             };
-            if let (Some(peer), Some(local)) = (addr.endpoint(), local_address(&msg))
+            if let (Some(peer), Some((local, for_many))) = (addr.endpoint(), local_address(&msg))
                 && peer.addr.is_unicast()
                 && peer.port != 0
             {
-                return Some(Arrived { len, peer, local: Endpoint::new(local, self.port) });
+                let local = Endpoint::new(local, self.port);
+                return Some(Arrived { len, peer, local, for_many });
             }
         }
         None
     }
 }
 
-/// The destination address of a received datagram.
-fn local_address(msg: &libc::msghdr) -> Option<Addr> {
+/// The destination address of a received datagram, and whether that is multicast or broadcast.
+fn local_address(msg: &libc::msghdr) -> Option<(Addr, bool)> {
     let mut found = None;
     // SAFETY: the kernel filled in the control messages and their total length; the macros stay
     // inside it, and the data of each is at least as long as its type says.
@@ -273,11 +276,15 @@ fn local_address(msg: &libc::msghdr) -> Option<Addr> {
             match (h.cmsg_level, h.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info = libc::CMSG_DATA(h).cast::<libc::in_pktinfo>().read_unaligned();
-                    found = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
+                    let to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    // Where it is ours alone, an answer would leave from it.
+                    let many = info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr;
+                    found = Some((to.into(), many && !to.is_loopback()));
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = libc::CMSG_DATA(h).cast::<libc::in6_pktinfo>().read_unaligned();
-                    found = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    found = Some((to.into(), to.is_multicast()));
                 }
                 _ => {}
             }

@@ -96,6 +96,19 @@ impl Net {
         }
     }
 
+    /// True if this is where the guest's datagrams come from: an address of the host, and a port
+    /// that a flow has. Asked of what was sent to many, which the kernel also delivers to the host
+    /// itself; nothing may go round in circles [UDP-13].
+    pub fn sent_by_guest(&self, from: Endpoint) -> bool {
+        let v4 = from.addr.is_v4();
+        // An address is the host's if a socket can have it.
+        let is_hosts = |at: Endpoint| {
+            let fd = socket(family(at), libc::SOCK_DGRAM, 0)?;
+            bind(fd.as_fd(), at, self.scope6)
+        };
+        self.ports.are_of_a_flow(from.port, v4) && is_hosts(Endpoint::new(from.addr, 0)).is_ok()
+    }
+
     /// Takes over a connected TCP socket, for flow `id`.
     pub fn adopt_stream(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
         super::tcp::prepare(fd.as_raw_fd(), self.peek_off);

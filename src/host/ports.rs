@@ -55,6 +55,11 @@ impl Ports {
         self.add(port, v4);
     }
 
+    /// True if the socket of a flow has this port.
+    pub(super) fn are_of_a_flow(&self, port: u16, v4: bool) -> bool {
+        self.are_ours(port, v4) && self.flows.contains(&Some((port, v4)))
+    }
+
     /// The socket of a flow is closed, whatever it was bound to.
     pub(super) fn remove_flow(&mut self, fd: RawFd) {
         let held = usize::try_from(fd).ok().and_then(|fd| self.flows.get_mut(fd));
@@ -77,6 +82,9 @@ mod tests {
         ports.add_flow(9, 65535, false);
         assert!(ports.are_ours(5000, true) && !ports.are_ours(5000, false));
         assert!(ports.are_ours(65535, false) && !ports.are_ours(65535, true));
+        assert!(ports.are_of_a_flow(5000, true) && !ports.are_of_a_flow(5000, false));
+        ports.add(6000, true);
+        assert!(!ports.are_of_a_flow(6000, true));
         ports.remove_flow(8);
         ports.remove_flow(1000);
         ports.remove(5000, true);

@@ -57,7 +57,12 @@ impl Idle {
         self.active = now;
     }
 
-    /// The same, if it may be idle for only so long, milliseconds.
+    /// When it was used last, if only one side has sent anything.
+    pub(super) fn unanswered(&self) -> Option<Now> {
+        (self.near == 0 || self.far == 0).then_some(self.active)
+    }
+
+    /// When it will have been idle for so long, milliseconds.
     pub(super) fn within(&self, ms: u64) -> Deadline {
         Deadline::after(self.active, ms)
     }

@@ -39,7 +39,7 @@ pub use marks::{Marks, MtuDiscovery};
 pub use ports::{
     Bind, Connected, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io, ListenerId,
     Moved, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets, TcpView,
-    Train, Verdict,
+    Train, Unopened, Verdict,
 };
 pub use time::{Deadline, Now};
 pub use translator::{Setup, Translator};

@@ -14,7 +14,9 @@ use std::net::IpAddr;
 use super::marks::{Marks, Told};
 use super::reports::{self, About};
 use super::retry::Retry;
-use super::{DatagramSockets, Deadline, FrameOut, HostError, Io, Now, Received, SockId, Verdict};
+use super::{
+    DatagramSockets, Deadline, FrameOut, HostError, Io, Now, Received, SockId, Unopened, Verdict,
+};
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::forward::Destination;
 use crate::wire::checksum::Checksum;
@@ -72,22 +74,27 @@ impl Ping {
     /// A flow for the guest's first echo request with identifier `guest.port` to `ours`, which
     /// is `dst` on the host. The request itself is passed to [`Ping::on_guest`] afterwards.
     ///
-    /// `None` if there can be none; the reason was counted [ICMP-7].
+    /// # Errors
+    /// There can be none [ICMP-7].
     pub fn from_guest<O, N: DatagramSockets>(
         id: FlowId,
         (ours, guest): (Addr, Endpoint),
         dst: Destination,
         io: &mut Io<'_, O, N>,
-    ) -> Option<Self> {
+    ) -> Result<Self, Unopened> {
         if !guest.addr.is_unicast() || ours.is_unspecified() {
             io.drop(DropReason::Martian);
-            return None;
+            return Err(Unopened::Refused);
         }
-        let Ok(sock) = io.net.open_ping(id, dst) else {
-            io.drop(DropReason::NoSocket);
-            return None;
+        let sock = match io.net.open_ping(id, dst) {
+            Ok(sock) => sock,
+            Err(HostError::Exhausted) => return Err(Unopened::Exhausted),
+            Err(_) => {
+                io.drop(DropReason::NoSocket);
+                return Err(Unopened::Refused);
+            }
         };
-        Some(Self {
+        Ok(Self {
             ours: Endpoint::new(ours, 0),
             guest,
             peer: dst.to.addr,

@@ -31,6 +31,15 @@ pub enum HostError {
     Other,
 }
 
+/// Why a flow was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unopened {
+    /// Out of descriptors, ports or kernel memory: it may work when something comes free.
+    Exhausted,
+    /// Anything else; it was counted, and the guest told if it helps.
+    Refused,
+}
+
 /// Result of starting a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connected {

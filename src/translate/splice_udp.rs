@@ -16,8 +16,8 @@
 
 use super::idle::{Idle, Timeouts};
 use super::{
-    Bind, DatagramSockets, Deadline, Far, Io, ListenerId, Now, Received, SockId, SpliceSockets,
-    Verdict,
+    Bind, DatagramSockets, Deadline, Far, HostError, Io, ListenerId, Now, Received, SockId,
+    SpliceSockets, Unopened, Verdict,
 };
 use crate::flow::{DropReason, FlowId, Tuple};
 use crate::forward::Via;
@@ -50,7 +50,8 @@ pub struct SpliceUdp {
 impl SpliceUdp {
     /// A flow for what `peer` sends to `local`; it leads to `to` on the `far` side.
     ///
-    /// `None` if there can be none; the reason was counted.
+    /// # Errors
+    /// There can be none.
     pub fn open<O, N: SpliceSockets>(
         id: FlowId,
         listener: ListenerId,
@@ -58,7 +59,7 @@ impl SpliceUdp {
         (far, to): (Far, Endpoint),
         timeouts: Timeouts,
         io: &mut Io<'_, O, N>,
-    ) -> Option<Self> {
+    ) -> Result<Self, Unopened> {
         // A socket that is connected to itself would answer itself.
         let bind = match far {
             Far::Host if peer != to => Bind::Exactly(peer),
@@ -70,18 +71,27 @@ impl SpliceUdp {
             .open_udp_far(id, far, bind, to)
             // Privileged or taken.
             .or_else(|_| io.net.open_udp_far(id, far, Bind::Port(0, Via::Host), to));
-        let Ok(sock) = sock else {
-            io.drop(DropReason::NoSocket);
-            return None;
+        let sock = match sock {
+            Ok(sock) => sock,
+            Err(HostError::Exhausted) => return Err(Unopened::Exhausted),
+            Err(_) => {
+                io.drop(DropReason::NoSocket);
+                return Err(Unopened::Refused);
+            }
         };
         let idle = Idle::new(timeouts, io.now);
-        Some(Self { far, peer, local, listener, sock, idle, more: false })
+        Ok(Self { far, peer, local, listener, sock, idle, more: false })
     }
 
     /// Key of the flow for what `peer` sends to `local`, which leads to the `far` side.
     pub fn key(far: Far, peer: Endpoint, local: Endpoint) -> Tuple {
         let mark = if far == Far::Host { TO_HOST } else { TO_GUEST };
         Tuple { protocol: mark | proto::UDP, ours: local, guest: peer }
+    }
+
+    /// When it was used last, if only one side has sent anything.
+    pub fn unanswered(&self) -> Option<Now> {
+        self.idle.unanswered()
     }
 
     /// The socket that answers leave through.

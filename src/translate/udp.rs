@@ -18,7 +18,7 @@
 pub use super::idle::Timeouts;
 use super::{
     Bind, DatagramSockets, Deadline, Expect, FrameOut, Gathered, HostError, Io, Now, SockId,
-    Verdict,
+    Unopened, Verdict,
 };
 
 use super::idle::Idle;
@@ -74,14 +74,15 @@ impl UdpFlow {
     /// A flow for the guest's first datagram, from `guest` to `ours`, which is `dst` on the host
     /// [UDP-2, UDP-3]. The datagram itself is passed to [`UdpFlow::on_guest`] afterwards.
     ///
-    /// `None` if there can be none; the reason was counted, and the guest told if it helps.
+    /// # Errors
+    /// There can be none.
     pub fn from_guest<O: FrameOut, N: DatagramSockets>(
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
         dst: Destination,
         timeouts: Timeouts,
         io: &mut Io<'_, O, N>,
-    ) -> Option<Self> {
+    ) -> Result<Self, Unopened> {
         // Multicast and broadcast are good destinations.
         if !guest.addr.is_unicast()
             || ours.addr.is_unspecified()
@@ -89,30 +90,29 @@ impl UdpFlow {
             || ours.port == 0
         {
             io.drop(DropReason::Martian);
-            return None;
+            return Err(Unopened::Refused);
         }
         let mut flow = Self::new((ours, guest), (dst.to, None), timeouts, io.now);
         match io.net.open_udp(id, Bind::Port(guest.port, dst.via), dst.to) {
             Ok(sock) => {
                 flow.sock = sock;
                 flow.unanswered = (ours.port == DNS).then_some(0);
-                Some(flow)
+                Ok(flow)
             }
-            Err(HostError::Exhausted) => {
-                io.drop(DropReason::NoSocket);
-                None
-            }
+            Err(HostError::Exhausted) => Err(Unopened::Exhausted),
             Err(e) => {
                 flow.report(e, io);
-                None
+                Err(Unopened::Refused)
             }
         }
     }
 
     /// A flow for a datagram that `peer` sent to `local`, where a port is forwarded [UDP-5].
     ///
-    /// `ours` and `guest` are how the guest sees it. `None` if there can be no socket for answers:
-    /// then the datagram is lost.
+    /// `ours` and `guest` are how the guest sees it.
+    ///
+    /// # Errors
+    /// There can be no socket for answers: then the datagram is lost.
     pub fn from_peer<O: FrameOut, N: DatagramSockets>(
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
@@ -120,17 +120,18 @@ impl UdpFlow {
         payload: &[u8],
         timeouts: Timeouts,
         io: &mut Io<'_, O, N>,
-    ) -> Option<Self> {
+    ) -> Result<Self, Unopened> {
         let mut flow = Self::new((ours, guest), (peer, Some(local)), timeouts, io.now);
         match io.net.open_udp(id, Bind::Exactly(local), peer) {
             Ok(sock) => {
                 flow.sock = sock;
                 flow.on_listener(payload, io);
-                Some(flow)
+                Ok(flow)
             }
+            Err(HostError::Exhausted) => Err(Unopened::Exhausted),
             Err(_) => {
                 io.drop(DropReason::NoSocket);
-                None
+                Err(Unopened::Refused)
             }
         }
     }
@@ -138,6 +139,11 @@ impl UdpFlow {
     /// The flow's key in the index.
     pub fn tuple(&self) -> Tuple {
         Tuple { protocol: proto::UDP, ours: self.ours, guest: self.guest }
+    }
+
+    /// When it was used last, if only one side has sent anything.
+    pub fn unanswered(&self) -> Option<Now> {
+        self.idle.unanswered()
     }
 
     /// True if a datagram that `peer` sent to the listener at `local` belongs to this flow. If it

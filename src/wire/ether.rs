@@ -24,6 +24,8 @@ const DONT_FRAGMENT: u16 = 0x4000;
 pub mod proto {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// Membership of multicast groups.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.

@@ -3,18 +3,21 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::crowd::{Crowd, descriptor_limit, descriptors, resident};
 use crate::lab::{
     HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, pasta_path, soak,
 };
-use crate::net::try_connect;
+use crate::net::{listen, roundtrip, try_connect, udp};
 use crate::ns::Ns;
 use crate::pasta::{Guest, Running};
+use crate::udp::echo;
 
 /// Ports of a crowd of servers: with one the kernel would search long for free local ports.
 const PORTS: u16 = 4;
@@ -233,6 +236,42 @@ fn without_descriptors_the_guest_gets_no_new_connections() {
         assert_eq!(near.ask(&open(100))[0], 100);
         assert_eq!(near.ask("echo")[0], 100);
         assert!(guest.pasta.alive());
+    });
+}
+
+#[test]
+fn without_descriptors_unanswered_datagrams_make_room() {
+    // [UDP-14]: those used longest ago, for new ones and for connections; nothing else ends
+    Lab::run(|lab| {
+        let mut guest = limited(lab, 150, &format!("--debug {QUIET}"));
+        let server = udp(&lab.remote, at(REMOTE4, 7000));
+        let listener = listen(&lab.remote, at(REMOTE4, 7001));
+        let client = || udp(&guest.ns, at(HOST4, 0));
+        let room = 150 - idle_descriptors(guest.pasta.pid);
+        let talking: Vec<_> = (0..20).map(|_| client()).collect();
+        let exchange = |c: &UdpSocket| {
+            echo(c, at(REMOTE4, 7000), &server, 10);
+        };
+        talking.iter().for_each(exchange);
+        let mut silent = vec![];
+        for n in 0..300u16 {
+            let c = client();
+            c.send_to(&n.to_be_bytes(), at(REMOTE4, 7000)).unwrap();
+            let mut got = [0; 10];
+            assert_eq!((server.recv(&mut got).unwrap(), &got[..2]), (2, &n.to_be_bytes()[..]));
+            silent.push(c);
+        }
+        talking.iter().for_each(exchange);
+        let pair = roundtrip(&guest.ns, at(REMOTE4, 7001), &listener);
+        assert!(descriptors(guest.pasta.pid) <= 150);
+        drop(pair);
+        guest.pasta.signal(Signal::SIGTERM);
+        guest.pasta.wait(SOON);
+        let evicted = format!("dropped: flow-evicted {}\n", 20 + 300 + 1 - room);
+        let said = guest.pasta.stderr();
+        let dropped: Vec<_> = said.lines().filter(|l| l.contains("dropped: ")).collect();
+        assert!(said.contains(&evicted), "not {evicted:?}: {dropped:?}");
+        assert!(!said.contains("no-socket"), "{dropped:?}");
     });
 }
 

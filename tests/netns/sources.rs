@@ -5,14 +5,17 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 
 use crate::lab::{
     GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, ip_batch, output_within,
 };
+use crate::machine::Raw;
 use crate::net::{accept, listen, pass, roundtrip, udp};
 use crate::ns::Ns;
 use crate::pasta::Guest;
+use crate::stream::talking;
 use crate::udp::echo;
 
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -298,6 +301,86 @@ fn the_guest_can_send_to_many() {
         client.send_to(b"anybody?", SocketAddrV6::new(group6, 7001, 0, own.scope_id())).unwrap();
         let (n, from) = server.recv_from(&mut [0; 20]).expect("multicast of IPv6");
         assert_eq!((n, from.port()), (8, 6002));
+    });
+}
+
+#[test]
+fn what_the_guest_sends_to_many_does_not_come_back() {
+    // [UDP-13] although the same port is forwarded, and the host hears its own broadcast
+    Lab::run(|lab| {
+        let options = "-u 0.0.0.0/5353 -u [::]/5353 -t none -T none -U none";
+        let guest = lab.guest(options);
+        let (group4, group6) = (Ipv4Addr::new(224, 0, 0, 251), "ff02::fb".parse().unwrap());
+        let (IpAddr::V4(remote), any) = (REMOTE4, Ipv4Addr::UNSPECIFIED) else { unreachable!() };
+        let member = udp(&lab.host(), at(HOST4, 0));
+        member.join_multicast_v4(&group4, &any).unwrap();
+        let outer = link_local(&lab.host(), "up0").scope_id();
+        udp(&lab.host(), at(HOST6, 0)).join_multicast_v6(&group6, outer).unwrap();
+        let server = udp(&lab.remote, at(any.into(), 5353));
+        server.join_multicast_v4(&group4, &remote).unwrap();
+        server.set_broadcast(true).unwrap();
+        let inside = udp(&guest.ns, at(any.into(), 5353));
+        inside.set_broadcast(true).unwrap();
+        let mut got = [0; 20];
+        for to in [Ipv4Addr::new(10, 9, 0, 255), Ipv4Addr::BROADCAST, group4] {
+            inside.send_to(b"anybody?", (to, 5353)).unwrap();
+            // It hears itself, too.
+            while server.recv(&mut got).unwrap_or_else(|e| panic!("{to}: {e}")) != 8 {}
+            // Behind it the same way, and from elsewhere; with the same port.
+            server.send_to(b"me", (Ipv4Addr::new(10, 9, 0, 255), 5353)).unwrap();
+            // The guest's own kernel lets it hear itself.
+            while let Ok((8, from)) = inside.recv_from(&mut got) {
+                assert_eq!(from.ip(), HOST4, "{to} came back");
+            }
+            assert_eq!(&got[..2], b"me", "{to}");
+        }
+        let scope = link_local(&lab.remote, "rem0").scope_id();
+        drop(server);
+        let server = udp(&lab.remote, at(ANY6, 5353));
+        server.join_multicast_v6(&group6, scope).unwrap();
+        server.set_multicast_loop_v6(false).unwrap();
+        let inner = link_local(&guest.ns, "up0").scope_id();
+        drop(inside);
+        let inside = udp(&guest.ns, at(ANY6, 5353));
+        inside.send_to(b"anybody?", SocketAddrV6::new(group6, 5353, 0, inner)).unwrap();
+        assert_eq!(server.recv_from(&mut got).expect("multicast of IPv6").0, 8);
+        let all = "ff02::1".parse().unwrap();
+        server.send_to(b"me", SocketAddrV6::new(all, 5353, 0, scope)).unwrap();
+        let own = link_local(&guest.ns, "up0").ip().to_owned();
+        while let Ok((8, from)) = inside.recv_from(&mut got) {
+            assert_eq!(from.ip(), own, "it came back");
+        }
+        assert_eq!(&got[..2], b"me");
+    });
+}
+
+#[test]
+fn what_is_not_forwarded_is_counted() {
+    // [MC-1] membership of groups, pings to many
+    Lab::run(|lab| {
+        let (mut passt, socket) = talking(lab, "--debug");
+        let mut guest = Raw::connect(&socket);
+        let packet4 = |protocol: u8, data: &[u8]| {
+            let len = u8::try_from(20 + data.len()).unwrap();
+            let head = [0x45, 0, 0, len, 0, 0, 0, 0, 1, protocol, 0, 0, 10, 9, 0, 2, 224, 0, 0, 22];
+            [&[0xff; 6], &[2, 0, 0, 0, 0, 9, 8, 0][..], &head, data].concat()
+        };
+        guest.send(&packet4(2, &[0x16, 0, 0, 0, 224, 0, 0, 251]));
+        guest.send(&packet4(1, &[8, 0, 0, 0, 0, 7, 0, 1]));
+        let (IpAddr::V6(own), group) = (HOST6, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16))
+        else {
+            unreachable!()
+        };
+        // A router alert, and a report.
+        let data = [58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0];
+        let head = [&[0x60, 0, 0, 0, 0, 16, 0, 1], &own.octets()[..], &group.octets()].concat();
+        guest.send(&[&[0xff; 6], &[2, 0, 0, 0, 0, 9, 0x86, 0xdd][..], &head, &data].concat());
+        assert!(guest.is_served(64));
+        passt.signal(Signal::SIGTERM);
+        assert_eq!(passt.wait(SOON).code(), Some(0));
+        let said = passt.stderr();
+        assert!(said.contains("dropped: multicast-membership 2\n"), "{said}");
+        assert!(said.contains("dropped: multicast-not-forwarded 1\n"), "{said}");
     });
 }
 

@@ -198,7 +198,7 @@ impl World {
                     self.table.insert(flow).unwrap();
                     self.index.insert(hash, id.index);
                 }
-                Opened::Refused => {}
+                Opened::Exhausted | Opened::Refused => {}
             }
         }
         for id in touched {

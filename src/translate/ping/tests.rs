@@ -72,11 +72,11 @@ fn flows_and_keys() {
 
     let guest = Endpoint::new(addr("224.0.0.1"), GUEST_ID);
     let to = out(Endpoint::new(addr("127.0.0.1"), 0));
-    assert!(Ping::from_guest(ID, (addr("192.0.2.1"), guest), to, &mut rig.io()).is_none());
+    assert!(Ping::from_guest(ID, (addr("192.0.2.1"), guest), to, &mut rig.io()).is_err());
     // [ICMP-7]
     rig.net.open_error = Some(HostError::Other);
     let guest = Endpoint::new(addr("192.0.2.10"), GUEST_ID);
-    assert!(Ping::from_guest(ID, (addr("192.0.2.1"), guest), to, &mut rig.io()).is_none());
+    assert!(Ping::from_guest(ID, (addr("192.0.2.1"), guest), to, &mut rig.io()).is_err());
     assert_eq!(rig.drops(), [(DropReason::Martian, 1), (DropReason::NoSocket, 1)]);
 }
 

@@ -6,7 +6,7 @@ use crate::translate::fake::{ID, Rig, SOCK, at};
 
 const LISTENER: ListenerId = ListenerId { sock: SockId(3), v6: true };
 
-fn open(rig: &mut Rig, peer: &str, local: &str) -> Option<SpliceUdp> {
+fn open(rig: &mut Rig, peer: &str, local: &str) -> Result<SpliceUdp, Unopened> {
     let ends = (at(peer, 4000), at(local, 9001));
     SpliceUdp::open(
         ID,
@@ -58,7 +58,7 @@ fn client_with_the_servers_own_address() {
 fn port_taken() {
     let mut rig = Rig::new();
     rig.net.open_error = Some(HostError::Other);
-    assert!(open(&mut rig, "127.0.0.1", "127.0.0.1").is_none());
+    assert!(open(&mut rig, "127.0.0.1", "127.0.0.1").is_err());
     let binds: Vec<_> = rig.net.udp.iter().map(|u| u.1).collect();
     assert_eq!(binds, [Bind::Exactly(at("127.0.0.1", 4000)), Bind::Port(0, Via::Host)]);
     assert_eq!(rig.drops(), [(DropReason::NoSocket, 1)]);

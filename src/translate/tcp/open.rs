@@ -34,6 +34,8 @@ pub struct Origin {
 pub enum Opened {
     /// A connection in the making.
     Flow(Tcp),
+    /// Out of descriptors, ports or kernel memory; the guest was not told.
+    Exhausted,
     /// Refused; the guest was told.
     Refused,
 }
@@ -82,11 +84,7 @@ impl Tcp {
                 flow.sock = sock;
                 Opened::Flow(flow)
             }
-            Err(HostError::Exhausted) => {
-                // Silence: the guest will try again when there may be room [TCP-96].
-                io.drop(DropReason::NoSocket);
-                Opened::Refused
-            }
+            Err(HostError::Exhausted) => Opened::Exhausted,
             Err(e) => {
                 flow.tell_failure(e, io);
                 Opened::Refused

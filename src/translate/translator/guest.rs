@@ -9,7 +9,9 @@ use crate::translate::gather::{Gather, Gathered, Head};
 use crate::translate::ping::{self, Ping};
 use crate::translate::tcp::{self, Opened, Tcp};
 use crate::translate::udp::UdpFlow;
-use crate::translate::{DatagramSockets, FrameOut, Io, Marks, SpliceSockets, TcpSockets, Verdict};
+use crate::translate::{
+    DatagramSockets, FrameOut, Io, Marks, SpliceSockets, TcpSockets, Unopened, Verdict,
+};
 use crate::wire::{
     Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
     proto,
@@ -59,13 +61,15 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             proto::ICMPV6 if packet.transport.first().is_some_and(|t| ndp::handles(*t)) => {
                 self.on_ndp(frame, packet);
             }
+            proto::ICMPV6 if is_membership(packet) => self.drops.count(DropReason::Membership),
             proto::ICMP | proto::ICMPV6 => self.on_icmp(packet),
+            proto::IGMP => self.drops.count(DropReason::Membership),
             _ => self.drops.count(DropReason::Protocol),
         }
     }
 
-    /// A guest has gone whose last frame, or all that it sent, made no sense.
-    pub fn guest_left(&mut self, reason: DropReason) {
+    /// Something was lost before it came here: the last frame of a guest that has gone, for example.
+    pub fn lost(&mut self, reason: DropReason) {
         self.drops.count(reason);
     }
 
@@ -98,7 +102,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     }
 
     /// Sends what was gathered.
-    fn send_gathered(&mut self) {
+    pub(super) fn send_gathered(&mut self) {
         let (flows, gather, mut io) = self.split_gather();
         if let Some(train) = gather.take() {
             let id = train.head.id;
@@ -118,10 +122,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             self.drops.count(DropReason::Martian);
             return None;
         };
-        let id = self.next_id()?;
         let idle = self.idle;
-        let (_, mut io) = self.split();
-        let flow = UdpFlow::from_guest(id, (ours, guest), dst, idle, &mut io)?;
+        let (id, flow) =
+            self.open(|id, _, io| UdpFlow::from_guest(id, (ours, guest), dst, idle, io))?;
         log::debug!("flow {}: UDP {guest} -> {ours} ({})", id.index, dst.to);
         self.enter(hash, Flow::Udp(flow));
         Some(id)
@@ -131,6 +134,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some(echo) = ping::request_id(packet.protocol, packet.transport) else {
             return self.drops.count(DropReason::IcmpType);
         };
+        if packet.dst.is_multicast() {
+            return self.drops.count(DropReason::Multicast);
+        }
         let guest = Endpoint::new(packet.src, echo);
         let (hash, known) = self.lookup(&Ping::key(packet.dst, guest));
         let Some(id) = known.or_else(|| self.open_ping(hash, packet.dst, guest)) else { return };
@@ -147,9 +153,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             self.drops.count(DropReason::Martian);
             return None;
         };
-        let id = self.next_id()?;
-        let (_, mut io) = self.split();
-        let flow = Ping::from_guest(id, (ours, guest), dst, &mut io)?;
+        let (id, flow) = self.open(|id, _, io| Ping::from_guest(id, (ours, guest), dst, io))?;
         log::debug!("flow {}: ping {} -> {ours} ({})", id.index, guest.addr, dst.to.addr);
         self.enter(hash, Flow::Ping(flow));
         Some(id)
@@ -208,16 +212,20 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some(dst) = crate::forward::outbound(&self.lease, proto::TCP, ours) else {
             return self.drops.count(DropReason::Martian);
         };
-        let Some(id) = self.next_id() else { return };
         let origin = self.origin(hash);
-        let (_, mut io) = self.split();
-        match Tcp::from_guest(id, (ours, guest), dst, (seg, tos), origin, &mut io) {
-            Opened::Flow(flow) => {
-                log::debug!("flow {}: TCP {guest} -> {ours} ({})", id.index, dst.to);
-                self.enter(hash, Flow::Tcp(flow));
+        // Without room there is silence: the guest will try again when there may be some [TCP-96].
+        let opened = self.open(|id, _, io| {
+            match Tcp::from_guest(id, (ours, guest), dst, (seg, tos), origin, io) {
+                Opened::Flow(flow) => Ok(flow),
+                Opened::Exhausted => Err(Unopened::Exhausted),
+                Opened::Refused => Err(Unopened::Refused),
             }
-            Opened::Refused => log::debug!("TCP {guest} -> {ours} ({}): refused", dst.to),
-        }
+        });
+        let Some((id, flow)) = opened else {
+            return log::debug!("TCP {guest} -> {ours} ({}): not opened", dst.to);
+        };
+        log::debug!("flow {}: TCP {guest} -> {ours} ({})", id.index, dst.to);
+        self.enter(hash, Flow::Tcp(flow));
     }
 
     /// RFC 6528: a keyed hash of the connection plus a clock that ticks every 32 ns [TCP-35].
@@ -258,6 +266,11 @@ fn send<O: FrameOut, N: DatagramSockets>(
 ) -> Option<Verdict> {
     let Some(Flow::Udp(flow)) = flows.get_mut(train.head.id) else { return None };
     Some(flow.on_guest(train.data, train.segment, train.head.marks, io))
+}
+
+/// True for messages of multicast listener discovery (RFC 2710, RFC 3810) [MC-1].
+fn is_membership(packet: &Packet<'_>) -> bool {
+    matches!(packet.transport.first(), Some(130..=132 | 143))
 }
 
 /// How a packet of the guest is to travel.

@@ -6,7 +6,9 @@ use crate::flow::{DropReason, FlowId, Tuple};
 use crate::forward::ForwardTarget;
 use crate::translate::tcp::{INACTIVITY_SCAN_MS, KEEPALIVE_SCAN_MS, SocketReady, Tcp};
 use crate::translate::udp::UdpFlow;
-use crate::translate::{DatagramSockets, FrameOut, SockId, SpliceSockets, TcpSockets, Verdict};
+use crate::translate::{
+    DatagramSockets, FrameOut, Io, SockId, SpliceSockets, TcpSockets, Unopened, Verdict,
+};
 use crate::wire::{Addr, Endpoint, proto};
 
 /// Time until waiting connections are looked at again, if no flow ends before, milliseconds.
@@ -100,18 +102,39 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// The id a new flow will get; `None` when the table is full, and
     /// [`Translator::take_starved`] will tell when to try again.
     pub fn next_id(&mut self) -> Option<FlowId> {
-        let id = self.flows.next_id();
-        if id.is_none() {
+        if self.flows.is_full() && !self.make_room() {
             self.starve();
             self.drops.count(DropReason::TableFull);
+            return None;
         }
-        id
+        self.flows.next_id()
     }
 
     /// No descriptor could be had for a connection that waits.
     pub fn no_socket(&mut self) {
         self.starve();
+        self.make_room();
         self.drops.count(DropReason::NoSocket);
+    }
+
+    /// Opens a flow for something that has come, `None` if there can be none, which is counted. If
+    /// there is no room for it, another one may have to go, and it is tried again.
+    pub(super) fn open<F>(
+        &mut self,
+        flow: impl Fn(FlowId, &[u8], &mut Io<'_, O, N>) -> Result<F, Unopened>,
+    ) -> Option<(FlowId, F)> {
+        for last in [false, true] {
+            let id = self.next_id()?;
+            let (_, buf, mut io) = self.split_all();
+            match flow(id, buf, &mut io) {
+                Ok(flow) => return Some((id, flow)),
+                Err(Unopened::Exhausted) if !last && self.make_room() => {}
+                Err(Unopened::Exhausted) => break,
+                Err(Unopened::Refused) => return None,
+            }
+        }
+        self.drops.count(DropReason::NoSocket);
+        None
     }
 
     /// True once after resources came free that a waiting connection may need [FLOW-8].
@@ -159,13 +182,12 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             }
             return;
         }
-        let Some(id) = self.next_id() else { return };
-        let idle = self.idle;
-        let (_, buf, mut io) = self.split_all();
-        let sides = (tuple.ours, tuple.guest);
-        let data = buf.get(..len).unwrap_or_default();
-        let made = UdpFlow::from_peer(id, sides, (peer, local), data, idle, &mut io);
-        if let Some(flow) = made {
+        let (idle, sides) = (self.idle, (tuple.ours, tuple.guest));
+        let made = self.open(|id, buf, io| {
+            let data = buf.get(..len).unwrap_or_default();
+            UdpFlow::from_peer(id, sides, (peer, local), data, idle, io)
+        });
+        if let Some((id, flow)) = made {
             log::debug!("flow {}: UDP {peer} ({}) -> {}", id.index, tuple.ours, tuple.guest);
             self.enter(hash, Flow::Udp(flow));
         }

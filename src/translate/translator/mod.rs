@@ -19,6 +19,7 @@ mod host;
 mod served;
 mod settle;
 mod spliced;
+mod unanswered;
 
 use super::fragmenter::Fragmenter;
 use super::gather::Gather;
@@ -33,6 +34,7 @@ use crate::services::{Offered, Reply};
 use crate::wire::Mac;
 use again::Again;
 use settle::Flow;
+use unanswered::Unanswered;
 
 /// Flows of one batch of frames; a batch that touches more is ended early.
 const BATCH: usize = 64;
@@ -106,6 +108,8 @@ pub struct Translator<O, N> {
     touched: Vec<FlowId>,
     /// Flows with work left over.
     again: Again,
+    /// Flows that may have to make room.
+    unanswered: Unanswered,
     /// When all TCP flows are looked over next, milliseconds of the clock.
     keepalive_at: u64,
     inactivity_at: u64,
@@ -145,6 +149,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             gather: Gather::new(),
             touched: Vec::with_capacity(BATCH),
             again: Again::new(setup.flows),
+            unanswered: Unanswered::new(setup.flows),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
             inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
             advertise_at: 0,

@@ -2,6 +2,7 @@
 
 use super::Translator;
 use super::again::AGAIN_ENTRY;
+use super::unanswered::UNANSWERED_ENTRY;
 use crate::flow::{FlowId, INDEX_ENTRY, Tuple, WHEEL_ENTRY, slot_size};
 use crate::translate::ping::Ping;
 use crate::translate::splice::Splice;
@@ -30,7 +31,8 @@ pub(super) enum Flow {
 const _: () = assert!(size_of::<Option<Flow>>() <= 256);
 
 // All that a flow takes outside the pool [TCP-98].
-const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + AGAIN_ENTRY <= 256);
+const LISTS: usize = AGAIN_ENTRY + UNANSWERED_ENTRY;
+const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + LISTS <= 264);
 
 impl Flow {
     /// The flow's key in the index; `None` for one that only events of its sockets concern.
@@ -51,6 +53,15 @@ impl Flow {
             Self::Ping(p) => p.deadline(),
             Self::Splice(s) => s.deadline(),
             Self::SpliceUdp(u) => u.deadline(),
+        }
+    }
+
+    /// When a flow of datagrams was used last, if only one side has sent anything.
+    pub(super) fn unanswered(&self) -> Option<Now> {
+        match self {
+            Self::Udp(u) => u.unanswered(),
+            Self::SpliceUdp(u) => u.unanswered(),
+            Self::Tcp(_) | Self::Ping(_) | Self::Splice(_) => None,
         }
     }
 
@@ -89,7 +100,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     pub(super) fn enter(&mut self, hash: u64, flow: Flow) {
         let deadline = flow.deadline();
         let listed = flow.tuple().is_some();
+        let unanswered = flow.unanswered();
         if let Ok(id) = self.flows.insert(flow) {
+            if let Some(used) = unanswered {
+                self.unanswered.push(id.index, used);
+            }
             if listed {
                 self.index.insert(hash, id.index);
             }

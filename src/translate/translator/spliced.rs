@@ -95,11 +95,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 let Some(server) = self.server(ends, (far, to)) else {
                     return self.drops.count(DropReason::Martian);
                 };
-                let Some(id) = self.next_id() else { return };
                 let idle = self.idle;
-                let (_, mut io) = self.split();
-                let flow = SpliceUdp::open(id, listener, ends, (far, server), idle, &mut io);
-                let Some(flow) = flow else { return };
+                let made = self
+                    .open(|id, _, io| SpliceUdp::open(id, listener, ends, (far, server), idle, io));
+                let Some((id, flow)) = made else { return };
                 log::debug!("flow {}: UDP {} -> {} = {far:?} {server}", id.index, ends.0, ends.1);
                 self.enter(hash, Flow::SpliceUdp(flow));
                 id
