@@ -35,6 +35,8 @@ mod closing;
 mod download;
 #[path = "sim/dscp.rs"]
 mod dscp;
+#[path = "sim/fragments.rs"]
+mod fragments;
 #[path = "sim/fuzz.rs"]
 mod fuzz;
 #[path = "sim/handshake.rs"]

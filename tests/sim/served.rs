@@ -13,9 +13,9 @@ use super::net::FakeNet;
 use super::rng::Rng;
 use super::world::GUEST_MAC;
 
-const START: u64 = 1_000_000;
+pub const START: u64 = 1_000_000;
 
-fn translator(
+pub fn translator(
     offered: Offered,
     lease: Lease,
     protocols: Protocols,
