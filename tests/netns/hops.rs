@@ -270,12 +270,21 @@ fn long_datagrams_from_beyond_a_narrow_link() {
             let server = udp(&guest.ns, at(host, 53));
             let client = udp(&far, at(from, 0));
             let data = pattern(4000);
-            client.send_to(&data, at(host, 8053)).unwrap();
             let mut got = [0; 5000];
-            let (len, peer) = server.recv_from(&mut got).expect("the guest receives");
-            assert!(got[..len] == data, "{len} bytes");
-            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            // The first may be lost: nobody knew.
+            let mut peer = None;
+            for socket in [&client, &server] {
+                socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            }
+            // The first ones may be lost: nobody knew.
+            eventually("the guest receives", SOON, || {
+                client.send_to(&data, at(host, 8053)).unwrap();
+                peer = server.recv_from(&mut got).ok().map(|(len, peer)| {
+                    assert!(got[..len] == data, "{len} bytes");
+                    peer
+                });
+                peer.is_some()
+            });
+            let peer = peer.unwrap();
             eventually("an answer arrives", SOON, || {
                 let _ = server.send_to(&data, peer);
                 client.recv(&mut got).is_ok_and(|n| got[..n] == data)

@@ -33,7 +33,7 @@ fn padding_is_trimmed() {
 
 // [TCP-1] Fragments, of which only the first has a TCP header.
 #[test]
-fn fragments_are_dropped() {
+fn fragments_are_no_segments() {
     let mut w = World::new();
     let s = w.connected(Behaviour::default());
     for bits in [0x20, 0x60] {
