@@ -84,6 +84,16 @@ fn seeds_pass() {
     }
 }
 
+// [L2-4] [L2-6] A datagram that comes in fragments is one, which its flow shows.
+#[test]
+fn seeds_of_fragments_make_a_datagram() {
+    for name in ["fragments4", "fragments6"] {
+        let path = "tests/fuzz/corpus-seed/frames/".to_owned() + name;
+        let seed = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+        assert_eq!(driver::flows_after(&seed), 1, "{name}");
+    }
+}
+
 // [TAP-2] [TAP-3] The seeds of the stream with one to three bytes changed, in pieces of any size.
 #[test]
 fn changed_streams_pass() {

@@ -31,6 +31,14 @@ def echo(family=V4, length=56):
     return bytes([21, family, 0, 0, 0, length]) + ip(family)
 
 
+def fragments(family=V4):
+    """A datagram in eight of them, the first one last."""
+    ttl = ip(family)[:-2]
+    first = bytes([20, 0, family, 0, 0, 50, 0, 0]) + ttl + bytes([0, 0, 7, 0, 0, 0])
+    later = [bytes([20, 0, at, 0, 0, 0]) for at in range(6, -1, -1)]
+    return batch(first, *later[:3]) + batch(*later[3:])
+
+
 READY = bytes([12, 0, 1, 3])  # connected, readable, writable
 FIN, PEER_FIN, TIME, VISITS = 180, bytes([18, 0]), bytes([24, 3]), bytes([29])
 
@@ -69,6 +77,8 @@ SEEDS = {
     "tcp-trouble": bytes([28, 77]) + batch(syn(), syn(V6)) + READY + batch(seg(), seg(data=99)) * 4,
     "udp4": batch(udp(V4, 50), udp(V4, 231, 200)) + datagrams(4, 5, 255, 1) + TIME * 2,
     "udp6": batch(udp(V6, 50)) + datagrams(4, 5, 254, 1) + batch(udp(V6, 0)) + bytes([24, 5]),
+    "fragments4": fragments(V4),
+    "fragments6": fragments(V6),
     "udp-in": bytes([22, 0, 0, 3, 0, 60]) * 2 + batch(udp()) + bytes([22, 1, 0, 3, 0, 60]),
     "splice": bytes([0x55, 0, 0, 12, 1, 1, 3, 12, 0, 0, 3]) + peer_sends(2) + bytes([16, 1, 5])
     + bytes([16, 0, 5, 20, 0, 0, 16, 1, 5, 16, 1, 5]) + VISITS + bytes([20, 0, 5]) + VISITS

@@ -81,7 +81,7 @@ fn remote_and_host_reach_a_forwarded_port() {
 
 #[test]
 fn largest_datagrams_arrive() {
-    // [UDP-16] Longer than the guest's MTU; it gets them in one piece all the same.
+    // [UDP-16] [L2-11] Longer than the guest's MTU.
     Lab::run(|lab| {
         let guest = lab.guest("-u 5353 -t none -T none -U none");
         for host in [HOST4, HOST6] {

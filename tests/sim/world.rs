@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use passt::config::Lease;
-use passt::flow::{Drops, FlowId, Index, Pool, Table};
+use passt::flow::{DropReason, Drops, FlowId, Index, Pool, Table};
 use passt::forward::{Destination, Via};
 use passt::services::{Offered, Outcome as Service, Reply, arp, ndp};
 use passt::translate::tcp::{Boards, Opened, Origin, SocketReady, Tcp, Timeouts, answer_stray};
@@ -198,7 +198,8 @@ impl World {
                     self.table.insert(flow).unwrap();
                     self.index.insert(hash, id.index);
                 }
-                Opened::Exhausted | Opened::Refused => {}
+                Opened::Exhausted => self.drops.count(DropReason::NoSocket),
+                Opened::Refused => {}
             }
         }
         for id in touched {

@@ -71,7 +71,11 @@ pub(super) fn frame(input: &mut Input<'_>, link: &mut Link) -> (Vnet, Vec<u8>) {
         0..10 => known_tcp(input, link),
         10..15 => new_tcp(input),
         15..20 => udp(input, &mut vnet),
-        20 | 23 => fragment(input, link),
+        20 | 23 => {
+            // Otherwise checksums, of which there are none, would have to be right.
+            vnet.needs_csum = true;
+            fragment(input, link)
+        }
         21 | 22 => echo(input),
         24 | 25 => arp(input),
         26..29 => ndp(input),
