@@ -51,6 +51,8 @@ mod loss;
 mod many;
 #[path = "sim/model/mod.rs"]
 mod model;
+#[path = "sim/neighbours.rs"]
+mod neighbours;
 #[path = "sim/reorder.rs"]
 mod reorder;
 #[path = "sim/served.rs"]

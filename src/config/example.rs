@@ -43,6 +43,8 @@ impl Lease {
             search: Vec::new(),
             shared4: true,
             shared6: true,
+            twin4: Ipv4Addr::new(192, 0, 2, 10),
+            twin6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10)),
             hostname: None,
             fqdn: None,
             scope6: 0,

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::wire::Mac;
+
 /// An IPv4 address of the template interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostAddr4 {
@@ -18,6 +20,17 @@ pub struct HostAddr6 {
     pub addr: Ipv6Addr,
     /// Prefix length.
     pub prefix: u8,
+}
+
+/// What the host knows about the Ethernet address of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the interface it is reached through.
+    pub ifindex: u32,
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its Ethernet address; `None` if it is not known, or no longer.
+    pub mac: Option<Mac>,
 }
 
 /// What one address family looks like through its template interface.

@@ -55,6 +55,11 @@ pub struct Lease {
     pub shared4: bool,
     /// `addr6` is an address of the host, too.
     pub shared6: bool,
+    /// The host's address that `map_guest4` means: `addr4`, or, where the host had that too but lost
+    /// it, what it has now.
+    pub twin4: Ipv4Addr,
+    /// Likewise for `map_guest6`.
+    pub twin6: Option<Ipv6Addr>,
     /// Host name that the guest is given by DHCP.
     pub hostname: Option<String>,
     /// Fully qualified name that the guest is given by DHCP and DHCPv6.
@@ -163,6 +168,8 @@ impl Lease {
             dns6: if config.advertise_dns { dns6.servers } else { Vec::new() },
             shared4: host4.is_some_and(|h| h.addr.addr == addr4),
             shared6: host6.is_some_and(|h| Some(h.addr.addr) == addr6),
+            twin4: addr4,
+            twin6: addr6,
             search: search(config, host),
             hostname: config.hostname.clone(),
             fqdn: config.fqdn.clone(),

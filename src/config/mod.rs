@@ -15,7 +15,7 @@ mod ports;
 mod portset;
 mod resolvconf;
 
-pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView};
+pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView, Neighbour};
 pub use lease::{Lease, LeaseError, Notice};
 pub use options::{
     Config, DnsServers, GuestSocket, Inward, MapAddr, Mode, Offload, Outbound, Protocols, RunAs,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 use super::auto::Auto;
+use super::network::Network;
 use super::stages::StartError;
 use crate::config::Proto;
 use crate::event::{Reactor, Ready, Registrar, Source};
@@ -56,6 +57,8 @@ pub(super) struct Engine<L: Link> {
     pub(super) listeners: Listeners,
     /// Ports that follow the other side.
     pub(super) auto: Option<Auto>,
+    /// Follows the host's network.
+    pub(super) network: Option<Network>,
     pub(super) reactor: Reactor,
     pub(super) registrar: Registrar,
     pub(super) signals: Signals,
@@ -93,6 +96,10 @@ impl<L: Link> Engine<L> {
         for (index, listener) in self.listeners.iter() {
             add(listener.as_fd(), Source::Listener(index))?;
             self.translator.net.listens(&listener);
+        }
+        if let Some(network) = &mut self.network {
+            add(network.fd(), Source::Network)?;
+            network.begin(&mut self.translator);
         }
         // What is bound already is there when we are ready [FWD-24].
         self.follow(clock().ms());
@@ -143,7 +150,11 @@ impl<L: Link> Engine<L> {
                 Source::Signal => self.on_signal(),
                 Source::Child => self.on_child(),
                 Source::Netns => self.on_netns(),
+                Source::Network => self.on_network(now.ms()),
             }
+        }
+        if let Some(network) = &mut self.network {
+            network.run(now.ms(), &mut self.translator);
         }
         self.translator.on_time();
         self.translator.out.flush();
@@ -179,7 +190,9 @@ impl<L: Link> Engine<L> {
         let poll = poll.map(|_| Duration::from_millis(self.ask_at.saturating_sub(now)));
         let auto = self.auto.as_ref().map(Auto::at);
         let auto = auto.map(|at| Duration::from_millis(at.saturating_sub(now)));
-        timer.into_iter().chain(poll).chain(auto).min()
+        let network = self.network.as_ref().and_then(Network::at);
+        let network = network.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        timer.into_iter().chain(poll).chain(auto).chain(network).min()
     }
 
     fn on_link(&mut self) {
@@ -282,6 +295,13 @@ impl<L: Link> Engine<L> {
     fn unpark(&mut self) {
         for index in self.parked.drain(..) {
             self.reactor.again(Source::Listener(index));
+        }
+    }
+
+    fn on_network(&mut self, now: u64) {
+        let Some(network) = &mut self.network else { return };
+        if network.on_event(now, &mut self.translator) {
+            self.reactor.again(Source::Network);
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod auto;
 mod engine;
+mod network;
 mod ports;
 mod stages;
 

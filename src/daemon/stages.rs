@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::auto::{self, Auto};
 use super::engine::{Engine, Lifeline, clock};
+use super::network::{self, Network};
 use super::ports::{self, Shares};
 use crate::config::{
     Config, ForwardSpec, GuestSocket, HostView, Inward, Lease, LeaseError, Target,
@@ -132,6 +133,8 @@ impl Parsed {
 
     /// Looks at the host and claims what only the starting user can.
     fn resolve(mut self) -> Result<Resolved, StartError> {
+        // Before anything is looked at, so that no change is missed.
+        let monitor = if self.config.splice_only { None } else { network::monitor() };
         let mut host = netlink::Socket::open()
             .map_err(|e| StartError::Io("cannot open a netlink socket", e))?;
         let view = netlink::discover(&mut host, &self.config, Path::new(RESOLV_CONF))?;
@@ -141,6 +144,7 @@ impl Parsed {
         for notice in notices {
             log::log!(notice.level, "{}", notice.text);
         }
+        let network = monitor.map(|monitor| Network::new(monitor, &self.config, &view, &lease));
         let families = (lease.v4, lease.v6);
         outbound::check(&self.config.outbound, families, self.config.freebind)?;
         let mut listeners = Listeners::new(self.config.freebind);
@@ -152,7 +156,7 @@ impl Parsed {
         }
         let door = self.door()?;
         self.pid_file = self.config.pid_file.as_deref().map(PidFile::open).transpose()?;
-        Ok(Resolved { parsed: self, view, snapshot, lease, listeners, shares, door })
+        Ok(Resolved { parsed: self, view, snapshot, lease, network, listeners, shares, door })
     }
 
     /// Where a virtual machine will come from; `None` for a namespace.
@@ -175,6 +179,7 @@ struct Resolved {
     view: HostView,
     snapshot: Snapshot,
     lease: Lease,
+    network: Option<Network>,
     listeners: Listeners,
     shares: Shares,
     door: Option<Door>,
@@ -216,8 +221,7 @@ impl Resolved {
                 Guests::Listener(fd)
             }
         };
-        let base = Base { parsed: self.parsed, lease: self.lease, listeners: self.listeners };
-        Ok(Opened { base, side: GuestSide::Machine(guests) })
+        Ok(Opened { base: self.base(), side: GuestSide::Machine(guests) })
     }
 
     fn open_namespace(mut self) -> Result<Opened, StartError> {
@@ -262,11 +266,16 @@ impl Resolved {
         self.lease.v4 &= made.configured.v4;
         self.lease.v6 &= made.configured.v6;
         self.listeners.append(std::mem::take(&mut made.listeners));
-        let base = Base { parsed: self.parsed, lease: self.lease, listeners: self.listeners };
+        let base = self.base();
         let Made { configured, tap, bound, .. } = made;
         let auto = Auto::new(&base.parsed.config, bound);
         let namespace = Namespace { configured, tap, netns: target, watch, auto, factory: None };
         Ok(Opened { base, side: GuestSide::Namespace(namespace) })
+    }
+
+    fn base(self) -> Base {
+        let Self { parsed, lease, network, listeners, .. } = self;
+        Base { parsed, lease, network, listeners }
     }
 
     fn ifname(&self) -> String {
@@ -339,6 +348,7 @@ struct Opened {
 struct Base {
     parsed: Parsed,
     lease: Lease,
+    network: Option<Network>,
     listeners: Listeners,
 }
 
@@ -539,7 +549,7 @@ fn engine<L: Link>(
     life: Lifeline,
     factory: Option<Factory>,
 ) -> Result<Engine<L>, StartError> {
-    let Base { parsed, lease, listeners } = base;
+    let Base { parsed, lease, network, listeners } = base;
     let config = parsed.config;
     let reactor =
         Reactor::new(LEFTOVERS).map_err(|e| StartError::Io("cannot create an event set", e))?;
@@ -580,6 +590,7 @@ fn engine<L: Link>(
         link,
         listeners,
         auto: None,
+        network,
         registrar: registrar()?,
         reactor,
         signals,

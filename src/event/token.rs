@@ -32,6 +32,8 @@ pub enum Source {
     Child,
     /// The namespace's path.
     Netns,
+    /// The host's network.
+    Network,
     /// A listening socket, by its place in the table of listeners.
     Listener(u32),
     /// A flow's socket; `side` is true for the second socket of a spliced flow.
@@ -52,6 +54,7 @@ pub fn encode(source: Source) -> Token {
         Source::Netns => (3, 0, 0, false),
         Source::Listener(n) => (4, n, 0, false),
         Source::Guest => (6, 0, 0, false),
+        Source::Network => (7, 0, 0, false),
         Source::Flow { id, side } => (5, id.index, id.generation, side),
     };
     Token(
@@ -80,6 +83,7 @@ pub fn source(token: Token) -> Option<Source> {
             side: bits(SIDE_SHIFT, 1) == 1,
         },
         6 => Source::Guest,
+        7 => Source::Network,
         _ => return None,
     })
 }
@@ -93,7 +97,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(
-            kind in 0..7u8,
+            kind in 0..8u8,
             index in 0..MAX_FLOWS as u32,
             generation in 0..1u32 << GENERATION_BITS,
             side: bool,
@@ -105,6 +109,7 @@ mod tests {
                 3 => Source::Netns,
                 4 => Source::Listener(index),
                 6 => Source::Guest,
+                7 => Source::Network,
                 _ => Source::Flow { id: FlowId { index, generation }, side },
             };
             prop_assert_eq!(source(encode(s)), Some(s));

@@ -7,10 +7,12 @@
 //! host's resolver. What comes from the host to a forwarded port goes to the guest ([`inbound`]):
 //! to the address it was last seen to use ([`GuestAddrs`]), from an address that it can answer.
 //!
+//! On the guest's link somebody's Ethernet address stands for each address ([`Neighbours`]).
+//!
 //! Between the two loopback interfaces there is a way past the link ([`spliced_in`],
 //! [`spliced_out`]).
 //!
-//! All are pure functions, asked once per flow. The flow keeps the outcome, so replies are always
+//! The others are pure functions, asked once per flow. The flow keeps the outcome, so replies are always
 //! presented from the address the guest originally used, and there is no reverse translation.
 #![forbid(unsafe_code)]
 #![deny(
@@ -23,8 +25,10 @@
 
 mod guest;
 mod nat;
+mod neighbours;
 mod splice;
 
 pub use guest::GuestAddrs;
-pub use nat::{Destination, ForwardTarget, Via, inbound, our_address, outbound, reporter};
+pub use nat::{Destination, ForwardTarget, Via, as_seen, inbound, our_address, outbound, reporter};
+pub use neighbours::Neighbours;
 pub use splice::{spliced_in, spliced_out};

@@ -84,6 +84,15 @@ pub fn inbound(
     Some((Endpoint::new(source, peer.port), Endpoint::new(destination, to.port)))
 }
 
+/// How the guest sees a neighbour of the host [ADDR-11]; `None` if it does not: it has that address
+/// itself, or nobody can.
+pub fn as_seen(lease: &Lease, guest: &GuestAddrs, neighbour: Addr) -> Option<Addr> {
+    mapped_loopback(lease, neighbour)
+        .or_else(|| mapped_twin(lease, neighbour))
+        .or_else(|| Some(neighbour).filter(|a| accessible(lease, guest, *a)))
+        .filter(Addr::is_unicast)
+}
+
 /// How the guest sees whoever reports an error about something it sent: a router, or the host.
 /// `None` if nobody could have sent it from there.
 pub fn reporter(lease: &Lease, guest: Addr, offender: Addr) -> Option<Addr> {
@@ -129,11 +138,11 @@ fn mapped_loopback(lease: &Lease, addr: Addr) -> Option<Addr> {
     }
 }
 
-/// The host's address that the guest has too, if `addr` is what stands for it.
+/// The host's address that the guest has too, or had, if `addr` is what stands for it.
 fn host_twin(lease: &Lease, addr: Addr) -> Option<Addr> {
     match addr.to_ip() {
-        IpAddr::V4(a) if lease.map_guest4 == Some(a) => Some(lease.addr4.into()),
-        IpAddr::V6(a) if lease.map_guest6 == Some(a) => lease.addr6.map(Addr::from),
+        IpAddr::V4(a) if lease.map_guest4 == Some(a) => Some(lease.twin4.into()),
+        IpAddr::V6(a) if lease.map_guest6 == Some(a) => lease.twin6.map(Addr::from),
         _ => None,
     }
 }
@@ -141,17 +150,19 @@ fn host_twin(lease: &Lease, addr: Addr) -> Option<Addr> {
 /// What stands for the host's address that the guest has too, if `addr` is that.
 fn mapped_twin(lease: &Lease, addr: Addr) -> Option<Addr> {
     match addr.to_ip() {
-        IpAddr::V4(a) if a == lease.addr4 => lease.map_guest4.map(Addr::from),
-        IpAddr::V6(a) if lease.addr6 == Some(a) => lease.map_guest6.map(Addr::from),
+        IpAddr::V4(a) if a == lease.addr4 || a == lease.twin4 => lease.map_guest4.map(Addr::from),
+        IpAddr::V6(a) if lease.addr6 == Some(a) || lease.twin6 == Some(a) => {
+            lease.map_guest6.map(Addr::from)
+        }
         _ => None,
     }
 }
 
-/// True if the host has this address, too, which is the guest's [FWD-9].
+/// True if the host has this address, which is the guest's, too, or was [FWD-9].
 fn is_hosts_own(lease: &Lease, addr: Addr) -> bool {
     match addr.to_ip() {
-        IpAddr::V4(a) => lease.shared4 && a == lease.addr4,
-        IpAddr::V6(a) => lease.shared6 && lease.addr6 == Some(a),
+        IpAddr::V4(a) => lease.shared4 && a == lease.twin4,
+        IpAddr::V6(a) => lease.shared6 && lease.twin6 == Some(a),
     }
 }
 

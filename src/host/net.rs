@@ -76,6 +76,11 @@ impl Net {
         }
     }
 
+    /// IPv6 link-local destinations are on this interface from now on.
+    pub fn set_scope6(&mut self, index: u32) {
+        self.scope6 = index;
+    }
+
     /// Sockets open now.
     pub fn open_sockets(&self) -> usize {
         self.open

@@ -9,7 +9,11 @@
 //! * requests for the address assigned to the guest, which DHCP clients send before use [ARP-2];
 //! * announcements, where the sender and target addresses are the same: the host may own that
 //!   address too, and the guest would see a conflict [ARP-2];
-//! * probes (RFC 5227, 1.1: sender 0.0.0.0), unless the address is one we claim [ARP-3].
+//! * probes (RFC 5227, 1.1: sender 0.0.0.0), unless the address is one we claim, or a neighbour of
+//!   the host is known to have it [ARP-3].
+//!
+//! Unasked, the guest is told once that a neighbour of the host has an Ethernet address of its own
+//! ([`announce`]) [ARP-4].
 
 use std::net::Ipv4Addr;
 
@@ -20,11 +24,12 @@ use crate::wire::{Addr, Mac};
 /// Answers an ARP message from the guest.
 ///
 /// `frame` is the whole Ethernet frame, padding allowed. `resolve` gives the MAC address that
-/// stands for an address on this link.
+/// stands for an address on this link, and `is_known` tells whether somebody is known to have it.
 pub fn respond(
     lease: &Lease,
     frame: &[u8],
     resolve: impl Fn(Addr) -> Mac,
+    is_known: impl Fn(Addr) -> bool,
     reply: &mut Reply,
 ) -> Outcome {
     reply.clear();
@@ -33,7 +38,7 @@ pub fn respond(
     }
     let Some(request) = Message::parse(frame) else { return Outcome::Dropped(Reason::Malformed) };
     let target = request.target_ip;
-    if request.operation != REQUEST || !is_answered(lease, request.sender_ip, target) {
+    if request.operation != REQUEST || !is_answered(lease, request.sender_ip, target, is_known) {
         return Outcome::Consumed;
     }
     Message {
@@ -69,15 +74,38 @@ pub fn solicit_guest(lease: &Lease, reply: &mut Reply) -> Outcome {
     .write(reply)
 }
 
+/// Tells the guest that `addr` has this MAC address, as its owner would (RFC 5227, 3) [ADDR-11].
+pub fn announce(lease: &Lease, addr: Ipv4Addr, mac: Mac, reply: &mut Reply) -> Outcome {
+    reply.clear();
+    if !lease.v4 {
+        return Outcome::Consumed;
+    }
+    Message {
+        eth_dst: Mac::BROADCAST,
+        eth_src: mac,
+        operation: REQUEST,
+        sender_mac: mac,
+        sender_ip: addr,
+        target_mac: Mac([0; 6]),
+        target_ip: addr,
+    }
+    .write(reply)
+}
+
 /// Whether a request from `sender` for `target` gets an answer.
-fn is_answered(lease: &Lease, sender: Ipv4Addr, target: Ipv4Addr) -> bool {
+fn is_answered(
+    lease: &Lease,
+    sender: Ipv4Addr,
+    target: Ipv4Addr,
+    is_known: impl Fn(Addr) -> bool,
+) -> bool {
     if target == lease.addr4 || target == sender {
         return false; // [ARP-2]
     }
     if !Addr::from(target).is_unicast() || target.is_loopback() {
         return false; // no station has such an address (RFC 1122, 3.2.1.3)
     }
-    !sender.is_unspecified() || is_ours(lease, target) // [ARP-3]
+    !sender.is_unspecified() || is_ours(lease, target) || is_known(target.into()) // [ARP-3]
 }
 
 /// Whether the guest must not take `addr` for itself because we intercept what is sent to it.
@@ -160,7 +188,7 @@ mod tests {
 
     fn ask(lease: &Lease, frame: &[u8]) -> (Outcome, Vec<u8>) {
         let mut reply = Reply::new();
-        let outcome = respond(lease, frame, |_| lease.our_mac, &mut reply);
+        let outcome = respond(lease, frame, |_| lease.our_mac, |_| false, &mut reply);
         assert_eq!(outcome == Outcome::Replied, !reply.frame().is_empty());
         (outcome, reply.frame().to_vec())
     }
@@ -202,7 +230,7 @@ mod tests {
         let mut reply = Reply::new();
         let resolve = |a| if a == Addr::from(target) { router } else { Mac::DEFAULT_OURS };
         let frame = request([192, 0, 2, 10], target.octets());
-        assert_eq!(respond(&lease(), &frame, resolve, &mut reply), Outcome::Replied);
+        assert_eq!(respond(&lease(), &frame, resolve, |_| true, &mut reply), Outcome::Replied);
         assert_eq!(reply.frame()[6..12], Mac::DEFAULT_OURS.0);
         assert_eq!(reply.frame()[22..28], router.0);
     }
@@ -261,6 +289,35 @@ mod tests {
         assert_eq!(outcome([0; 4], [192, 0, 2, 222]), Outcome::Consumed);
         let dns = Lease { dns_match4: Some(Ipv4Addr::new(192, 0, 2, 222)), ..lease() };
         assert_eq!(ask(&dns, &request([0; 4], [192, 0, 2, 222])).0, Outcome::Replied);
+    }
+
+    // [ARP-3] Who would take the address of a neighbour finds it taken, by that neighbour.
+    #[test]
+    fn probes_find_addresses_of_neighbours_taken() {
+        let neighbour = Mac([2, 0, 0, 0, 0, 0x77]);
+        let is_known = |a| a == Addr::from(Ipv4Addr::new(192, 0, 2, 55));
+        let probe = |last| {
+            let (frame, mut reply) = (request([0; 4], [192, 0, 2, last]), Reply::new());
+            let outcome = respond(&lease(), &frame, |_| neighbour, is_known, &mut reply);
+            (outcome, reply.frame().get(22..32).map(<[u8]>::to_vec))
+        };
+        let claim = [neighbour.0.as_slice(), &[192, 0, 2, 55]].concat();
+        assert_eq!(probe(55), (Outcome::Replied, Some(claim)));
+        assert_eq!(probe(56), (Outcome::Consumed, None));
+    }
+
+    // [ARP-4] [ADDR-11] Every byte of what a neighbour would say itself.
+    #[test]
+    fn announces_a_neighbour() {
+        let (mac, mut reply) = (Mac([2, 0, 0, 0, 0, 0x77]), Reply::new());
+        let neighbour = Ipv4Addr::new(192, 0, 2, 77);
+        assert_eq!(announce(&lease(), neighbour, mac, &mut reply), Outcome::Replied);
+        let want = hex("ffffffffffff 020000000077 0806 0001 0800 06 04 0001
+             020000000077 c000024d 000000000000 c000024d
+             0000 0000 0000 0000 0000 0000 0000 0000 0000");
+        assert_eq!(reply.frame(), want);
+        let off = Lease { v4: false, ..lease() };
+        assert_eq!(announce(&off, neighbour, mac, &mut reply), Outcome::Consumed);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub fn respond(
     }
     match kind {
         ndp::NEIGHBOUR_SOLICIT => neighbour_solicit(lease, request, resolve, reply),
-        ndp::ROUTER_SOLICIT => router_solicit(lease, offered, request, reply),
+        ndp::ROUTER_SOLICIT => router_solicit(lease, offered, request, resolve, reply),
         ndp::NEIGHBOUR_ADVERT | ndp::ROUTER_ADVERT | ndp::REDIRECT => Outcome::Consumed,
         _ => Outcome::Dropped(Reason::Malformed),
     }
@@ -89,12 +89,38 @@ pub fn solicit_guest(lease: &Lease, offered: Offered, guest: Mac, reply: &mut Re
 }
 
 /// Builds an unsolicited Router Advertisement to all nodes [NDP-8]; when is up to the caller.
-pub fn advertise(lease: &Lease, offered: Offered, guest: Mac, reply: &mut Reply) -> Outcome {
+///
+/// `router` is the MAC address that stands for our link-local address, which it comes from.
+pub fn advertise(
+    lease: &Lease,
+    offered: Offered,
+    guest: Mac,
+    router: Mac,
+    reply: &mut Reply,
+) -> Outcome {
     reply.clear();
     if !lease.v6 || !offered.ndp || !offered.ra {
         return Outcome::Consumed;
     }
-    router_advert(lease, offered, guest, ALL_NODES, reply)
+    router_advert(lease, offered, (guest, ALL_NODES), router, reply)
+}
+
+/// Tells all nodes that `addr` has this MAC address [NDP-4] [ADDR-11].
+///
+/// Nobody has asked, so it does not say so (RFC 4861, 4.4 and 7.2.6).
+pub fn announce(
+    lease: &Lease,
+    offered: Offered,
+    guest: Mac,
+    (addr, mac): (Ipv6Addr, Mac),
+    reply: &mut Reply,
+) -> Outcome {
+    reply.clear();
+    if !lease.v6 || !offered.ndp {
+        return Outcome::Consumed;
+    }
+    let flags = router_flag(lease, addr) | ndp::NA_OVERRIDE;
+    neighbour_advert(lease, (guest, ALL_NODES), flags, (addr, mac), reply)
 }
 
 /// Answers a Neighbour Solicitation, whose type and code have been looked at [NDP-2].
@@ -118,14 +144,30 @@ fn neighbour_solicit(
         return Outcome::Consumed;
     }
 
+    let flags = router_flag(lease, target) | ndp::NA_SOLICITED | ndp::NA_OVERRIDE;
+    let of = (target, resolve(target.into()));
+    neighbour_advert(lease, (request.eth_src, request.src), flags, of, reply)
+}
+
+/// Set in advertisements of the gateway and of our own address.
+fn router_flag(lease: &Lease, target: Ipv6Addr) -> u8 {
     let is_router = target == lease.our_ll || lease.gateway6 == Some(target);
-    let router = if is_router { ndp::NA_ROUTER } else { 0 };
-    let flags = router | ndp::NA_SOLICITED | ndp::NA_OVERRIDE;
-    begin(lease, request.eth_src, request.src, reply);
+    if is_router { ndp::NA_ROUTER } else { 0 }
+}
+
+/// Builds a Neighbour Advertisement.
+fn neighbour_advert(
+    lease: &Lease,
+    (eth_dst, dst): (Mac, Ipv6Addr),
+    flags: u8,
+    (target, mac): (Ipv6Addr, Mac),
+    reply: &mut Reply,
+) -> Outcome {
+    begin(lease, eth_dst, dst, reply);
     reply.put(&[ndp::NEIGHBOUR_ADVERT, 0, 0, 0, flags, 0, 0, 0]);
     reply.put(&target.octets());
-    reply.put(&ndp::link_layer(ndp::OPT_TARGET_LL, resolve(target.into())));
-    finish(lease, request.src, reply)
+    reply.put(&ndp::link_layer(ndp::OPT_TARGET_LL, mac));
+    finish(lease, dst, reply)
 }
 
 /// Answers a Router Solicitation, whose type and code have been looked at [NDP-5].
@@ -133,6 +175,7 @@ fn router_solicit(
     lease: &Lease,
     offered: Offered,
     request: &Request<'_>,
+    resolve: impl Fn(Addr) -> Mac,
     reply: &mut Reply,
 ) -> Outcome {
     if !request.icmp.get(8..).is_some_and(|options| options_are_valid(request, options)) {
@@ -143,7 +186,7 @@ fn router_solicit(
     }
     // A guest without an address yet can only be reached as one of all nodes (RFC 4861, 6.2.6).
     let dst = if request.src.is_unspecified() { ALL_NODES } else { request.src };
-    router_advert(lease, offered, request.eth_src, dst, reply)
+    router_advert(lease, offered, (request.eth_src, dst), resolve(lease.our_ll.into()), reply)
 }
 
 /// Whether the options are complete, and do not give a link-layer address for `::`, which is
@@ -155,12 +198,12 @@ fn options_are_valid(request: &Request<'_>, options: &[u8]) -> bool {
     }
 }
 
-/// Builds a Router Advertisement [NDP-6].
+/// Builds a Router Advertisement [NDP-6]; `router` is the MAC address of whom it seems to be from.
 fn router_advert(
     lease: &Lease,
     offered: Offered,
-    eth_dst: Mac,
-    dst: Ipv6Addr,
+    (eth_dst, dst): (Mac, Ipv6Addr),
+    router: Mac,
     reply: &mut Reply,
 ) -> Outcome {
     begin(lease, eth_dst, dst, reply);
@@ -173,7 +216,7 @@ fn router_advert(
     if let Some(addr) = lease.addr6 {
         reply.put(&ndp::prefix64(addr)); // none in local mode [NDP-9]
     }
-    reply.put(&ndp::link_layer(ndp::OPT_SOURCE_LL, lease.our_mac));
+    reply.put(&ndp::link_layer(ndp::OPT_SOURCE_LL, router));
     if lease.mtu != 0 {
         reply.put(&ndp::mtu(lease.mtu.into()));
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
-use crate::forward::{Destination, Via};
+use crate::forward::{Destination, Neighbours, Via};
 use crate::wire::{Addr, Endpoint, Gso, Head, Mac, checksum};
 
 /// The flow under test.
@@ -236,6 +236,7 @@ pub(super) struct Rig {
     boards: Boards,
     fragmenter: Fragmenter,
     lease: Lease,
+    neighbours: Neighbours,
 }
 
 impl Rig {
@@ -255,6 +256,7 @@ impl Rig {
             boards: Boards::new(),
             fragmenter: Fragmenter::new(&lease()),
             lease: lease(),
+            neighbours: Neighbours::new(&lease()),
         }
     }
 
@@ -267,6 +269,7 @@ impl Rig {
             drops: &mut self.drops,
             fragmenter: &mut self.fragmenter,
             lease: &self.lease,
+            neighbours: &self.neighbours,
             guest_mac: GUEST_MAC,
             timeouts: Timeouts::default(),
             now: self.now,

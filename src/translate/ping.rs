@@ -240,8 +240,10 @@ impl Ping {
             guest: self.guest.addr,
             peer: self.peer,
         };
-        let path = self.path(io.lease.our_mac, io.guest_mac);
-        let error = |from, message, quoted: &[u8]| IcmpError::echo(&path, from, message, quoted);
+        let path = self.path(io.mac_of(self.ours.addr), io.guest_mac);
+        let error = |(from, src_mac), message, quoted: &[u8]| {
+            IcmpError::echo(&Path { src_mac, ..path }, from, message, quoted)
+        };
         reports::relay(&about, MAX_ERRORS, error, io)
     }
 
@@ -286,16 +288,16 @@ impl Ping {
     }
 
     fn send<O: FrameOut, N>(&self, reply: &[u8], io: &mut Io<'_, O, N>) {
-        let path = self.path(io.lease.our_mac, io.guest_mac);
+        let path = self.path(io.mac_of(self.ours.addr), io.guest_mac);
         let protocol = protocol(self.guest.addr);
         if let Err(reason) = io.fragmenter.send_raw(&path, protocol, reply, io.out) {
             io.drop(reason);
         }
     }
 
-    fn path(&self, our_mac: Mac, guest_mac: Mac) -> Path {
+    fn path(&self, src_mac: Mac, guest_mac: Mac) -> Path {
         Path {
-            src_mac: our_mac,
+            src_mac,
             dst_mac: guest_mac,
             src: self.ours,
             dst: self.guest,

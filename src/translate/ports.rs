@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use crate::config::Lease;
 use crate::flow::{DropReason, Drops, FlowId, Pool};
-use crate::forward::{Destination, Via};
+use crate::forward::{Destination, Neighbours, Via};
 use crate::wire::{Addr, Endpoint, Head, IcmpMessage, Mac};
 
 use super::tcp::{Boards, Timeouts};
@@ -360,6 +360,8 @@ pub struct Io<'a, O, N> {
     pub fragmenter: &'a mut Fragmenter,
     /// The guest's network identity.
     pub lease: &'a Lease,
+    /// Who has which Ethernet address.
+    pub neighbours: &'a Neighbours,
     /// The guest's Ethernet address.
     pub guest_mac: Mac,
     /// How patient TCP is.
@@ -369,6 +371,11 @@ pub struct Io<'a, O, N> {
 }
 
 impl<O, N> Io<'_, O, N> {
+    /// The Ethernet address that what comes from `addr` comes from [ADDR-11].
+    pub fn mac_of(&self, addr: Addr) -> Mac {
+        self.neighbours.mac_of(addr)
+    }
+
     /// Counts a dropped packet.
     pub fn drop(&mut self, reason: DropReason) {
         self.drops.count(reason);

@@ -8,7 +8,7 @@
 use super::{DatagramSockets, FrameOut, Io, SockId};
 use crate::flow::DropReason;
 use crate::forward;
-use crate::wire::{Addr, IcmpError, IcmpMessage};
+use crate::wire::{Addr, IcmpError, IcmpMessage, Mac};
 
 /// The flow whose socket has the reports.
 pub(super) struct About {
@@ -39,12 +39,12 @@ pub(super) fn too_long<O: FrameOut, N: DatagramSockets>(
     }
 }
 
-/// Passes on up to `most` reports, each as what `error` makes of who tells it, its content, and what
-/// it quotes of the payload. False if there was none.
+/// Passes on up to `most` reports, each as what `error` makes of who tells it (as the guest sees
+/// it), its content, and what it quotes of the payload. False if there was none.
 pub(super) fn relay<O: FrameOut, N: DatagramSockets>(
     about: &About,
     most: u32,
-    error: impl Fn(Addr, IcmpMessage, &[u8]) -> Option<IcmpError>,
+    error: impl Fn((Addr, Mac), IcmpMessage, &[u8]) -> Option<IcmpError>,
     io: &mut Io<'_, O, N>,
 ) -> bool {
     let mut quoted = [0; IcmpError::QUOTED];
@@ -62,7 +62,7 @@ pub(super) fn relay<O: FrameOut, N: DatagramSockets>(
         let known = quoted.get(..report.quoted).unwrap_or_default();
         let told = from
             .filter(|a| a.is_unicast() && about.ours.is_unicast())
-            .and_then(|from| error(from, report.message, known));
+            .and_then(|from| error((from, io.mac_of(from)), report.message, known));
         match told {
             Some(error) if io.out.control(error.frame()) => {}
             Some(_) => io.drop(DropReason::LinkFull),

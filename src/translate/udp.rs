@@ -289,7 +289,7 @@ impl UdpFlow {
     /// A datagram of the peer that came in at the listener.
     pub fn on_listener<O: FrameOut, N>(&mut self, payload: &[u8], io: &mut Io<'_, O, N>) {
         self.idle.far(io.now);
-        let path = self.path(io.lease.our_mac, io.guest_mac);
+        let path = self.path(io.mac_of(self.ours.addr), io.guest_mac);
         if let Err(reason) = io.fragmenter.send_udp(&path, payload, 0, io.out) {
             io.drop(reason);
         }
@@ -335,7 +335,7 @@ impl UdpFlow {
         for train in (0..count).map_while(|n| io.net.train(n)) {
             all = all.saturating_add(datagrams(train.data.len(), train.segment));
             let (tos, ttl) = (train.tos, train.ttl);
-            let path = Path { tos, ttl, ..self.path(io.lease.our_mac, io.guest_mac) };
+            let path = Path { tos, ttl, ..self.path(io.mac_of(self.ours.addr), io.guest_mac) };
             let sent = io.fragmenter.send_udp(&path, train.data, train.segment, io.out);
             if let Err(reason) = sent {
                 io.drops.count(reason);
@@ -352,9 +352,10 @@ impl UdpFlow {
             guest: self.guest.addr,
             peer: self.peer.addr,
         };
-        let path = self.path(io.lease.our_mac, io.guest_mac);
-        let error =
-            |from, message, quoted: &[u8]| IcmpError::datagram(&path, from, message, quoted);
+        let path = self.path(io.mac_of(self.ours.addr), io.guest_mac);
+        let error = |(from, src_mac), message, quoted: &[u8]| {
+            IcmpError::datagram(&Path { src_mac, ..path }, from, message, quoted)
+        };
         reports::relay(&about, MAX_REPORTS, error, io)
     }
 
@@ -369,16 +370,16 @@ impl UdpFlow {
             io.drop(DropReason::HostSend);
             return;
         }
-        match IcmpError::udp(&self.path(io.lease.our_mac, io.guest_mac), what) {
+        match IcmpError::udp(&self.path(io.mac_of(self.ours.addr), io.guest_mac), what) {
             Some(error) if io.out.control(error.frame()) => {}
             Some(_) => io.drop(DropReason::LinkFull),
             None => io.drop(DropReason::NotBuilt),
         }
     }
 
-    fn path(&self, our_mac: Mac, guest_mac: Mac) -> Path {
+    fn path(&self, src_mac: Mac, guest_mac: Mac) -> Path {
         Path {
-            src_mac: our_mac,
+            src_mac,
             dst_mac: guest_mac,
             src: self.ours,
             dst: self.guest,

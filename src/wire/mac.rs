@@ -18,6 +18,11 @@ impl Mac {
     pub const fn is_multicast(&self) -> bool {
         self.0[0] & 1 == 1
     }
+
+    /// True for what one station can have: no group, and not all zero, which is nobody's.
+    pub fn is_station(&self) -> bool {
+        !self.is_multicast() && self.0 != [0; 6]
+    }
 }
 
 impl FromStr for Mac {

@@ -13,7 +13,7 @@
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
 //! * [`stream`], [`qemu`]: passt, and a [`machine`] behind its socket;
 //! * [`many`]: thousands of connections ([`crowd`]) and what happens where there can be no more;
-//! * [`uplink`]: changes of the host's interface while running;
+//! * [`uplink`], [`neighbours`]: changes of the host's network while running;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`walls`]: the running process seen from outside; [`attacks`]: a guest that wants all we have;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
@@ -37,6 +37,7 @@ mod machine;
 mod many;
 mod memory;
 mod names;
+mod neighbours;
 mod net;
 mod ns;
 mod offload;

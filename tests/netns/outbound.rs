@@ -64,7 +64,7 @@ fn seen(guest: &Guest, to: IpAddr, server: (&Ns, IpAddr)) -> IpAddr {
 }
 
 /// Lets the lab's user ping.
-fn allow_ping(ns: &Ns) {
+pub(crate) fn allow_ping(ns: &Ns) {
     ns.sysctl("net/ipv4/ping_group_range", if unprivileged() { "0 0" } else { "0 65534" });
 }
 

@@ -16,9 +16,9 @@ use super::net::FakeNet;
 use super::rng::Rng;
 use super::world::{GUEST_MAC, lease};
 
-const TO: ForwardTarget = ForwardTarget { addr: None, port: 8080 };
+pub(super) const TO: ForwardTarget = ForwardTarget { addr: None, port: 8080 };
 
-fn translator(lease: Lease, flows: usize) -> Translator<FakeLink, FakeNet> {
+pub(super) fn translator(lease: Lease, flows: usize) -> Translator<FakeLink, FakeNet> {
     let setup = Setup {
         services: Offered::default(),
         protocols: Protocols::default(),
@@ -38,7 +38,7 @@ fn translator(lease: Lease, flows: usize) -> Translator<FakeLink, FakeNet> {
     Translator::new(setup, FakeLink::new(), net)
 }
 
-fn at(addr: &str, port: u16) -> Endpoint {
+pub(super) fn at(addr: &str, port: u16) -> Endpoint {
     Endpoint::new(Addr::from(addr.parse::<IpAddr>().unwrap()), port)
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use passt::config::Lease;
 use passt::flow::{DropReason, Drops, FlowId, Index, Pool, Table};
-use passt::forward::{Destination, Via};
+use passt::forward::{Destination, Neighbours, Via};
 use passt::services::{Offered, Outcome as Service, Reply, arp, ndp};
 use passt::translate::tcp::{Boards, Opened, Origin, SocketReady, Tcp, Timeouts, answer_stray};
 use passt::translate::{Fragmenter, Io, Now, SockId, Verdict};
@@ -31,6 +31,7 @@ pub struct World {
     pub drops: Drops,
     fragmenter: Fragmenter,
     pub lease: Lease,
+    pub neighbours: Neighbours,
     /// Microseconds.
     pub now: u64,
     /// Our next initial sequence number.
@@ -62,6 +63,7 @@ macro_rules! io {
             drops: &mut $w.drops,
             fragmenter: &mut $w.fragmenter,
             lease: &$w.lease,
+            neighbours: &$w.neighbours,
             guest_mac: GUEST_MAC,
             timeouts: $w.timeouts,
             now: Now($w.now),
@@ -99,6 +101,7 @@ impl World {
             timeouts: Timeouts::default(),
             drops: Drops::default(),
             fragmenter: Fragmenter::new(&lease(mtu)),
+            neighbours: Neighbours::new(&lease(mtu)),
             lease: lease(mtu),
             now: 1_000_000,
             isn: 5000,
@@ -135,7 +138,9 @@ impl World {
                 Body::Arp => {
                     let mut reply = Reply::new();
                     let us = self.lease.our_mac;
-                    if arp::respond(&self.lease, f, |_| us, &mut reply) == Service::Replied {
+                    if arp::respond(&self.lease, f, |_| us, |_| false, &mut reply)
+                        == Service::Replied
+                    {
                         self.link.frames.push_back(reply.frame().to_vec());
                     }
                     continue;

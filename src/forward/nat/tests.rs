@@ -88,9 +88,25 @@ fn guest_mapping() {
     let both = Lease { map_guest4: l.map_host_loopback4, ..l.clone() };
     assert_eq!(out(&both, proto::TCP, at("192.0.2.200", 80)).unwrap(), "127.0.0.1:80");
     // In local mode there is no address to stand for.
-    let alone = Lease { addr6: None, ..l };
+    let alone = Lease { addr6: None, twin6: None, ..l };
     let same = out(&alone, proto::TCP, at("2001:db8::201", 80)).unwrap();
     assert_eq!(same, "[2001:db8::201]:80");
+}
+
+// [FWD-2] [ADDR-12] What stands for the host follows it when it loses the guest's address; what
+// comes from there comes from what stands for it.
+#[test]
+fn guest_mapping_follows_the_host() {
+    let moved = Lease {
+        map_guest4: Some("192.0.2.99".parse().unwrap()),
+        twin4: "198.51.100.2".parse().unwrap(),
+        ..lease()
+    };
+    let to = outbound(&moved, proto::TCP, at("192.0.2.99", 80)).unwrap();
+    assert_eq!(to, Destination { to: at("198.51.100.2", 80), via: Via::Host });
+    let guest = GuestAddrs::new(&moved, false, false);
+    let seen = inbound(&moved, &guest, at("198.51.100.2", 5), None, super::tests::to(80));
+    assert_eq!(seen.unwrap().0, at("192.0.2.99", 5));
 }
 
 // [FWD-6] The host talks to the guest from the address they share: the mapped one is seen.

@@ -193,8 +193,8 @@ fn swallows_when_off() {
     let mut reply = Reply::new();
     assert_eq!(solicit_guest(&no_v6, ON, GUEST, &mut reply), Outcome::Consumed);
     assert_eq!(solicit_guest(&lease(), off, GUEST, &mut reply), Outcome::Consumed);
-    assert_eq!(advertise(&no_v6, ON, GUEST, &mut reply), Outcome::Consumed);
-    assert_eq!(advertise(&lease(), off, GUEST, &mut reply), Outcome::Consumed);
+    assert_eq!(advertise(&no_v6, ON, GUEST, lease().our_mac, &mut reply), Outcome::Consumed);
+    assert_eq!(advertise(&lease(), off, GUEST, lease().our_mac, &mut reply), Outcome::Consumed);
 }
 
 // [NDP-3] What the guest says of itself is not answered.
@@ -281,7 +281,10 @@ fn unspecified_solicitor_gets_multicast() {
 fn no_router_advertisements_when_off() {
     let no_ra = Offered { ra: false, ..ON };
     assert_eq!(ask_with(&lease(), no_ra, &request("fe80::9", &rs())).0, Outcome::Consumed);
-    assert_eq!(advertise(&lease(), no_ra, GUEST, &mut Reply::new()), Outcome::Consumed);
+    assert_eq!(
+        advertise(&lease(), no_ra, GUEST, lease().our_mac, &mut Reply::new()),
+        Outcome::Consumed
+    );
     let icmp = ns("fe80::1");
     assert_eq!(ask_with(&lease(), no_ra, &request("fe80::9", &icmp)).0, Outcome::Replied);
 }
@@ -335,7 +338,7 @@ fn fits_every_link() {
 #[test]
 fn unsolicited_router_advertisement() {
     let mut reply = Reply::new();
-    assert_eq!(advertise(&lease(), ON, GUEST, &mut reply), Outcome::Replied);
+    assert_eq!(advertise(&lease(), ON, GUEST, lease().our_mac, &mut reply), Outcome::Replied);
     assert_eq!(reply.frame()[..6], GUEST.0);
     assert_eq!(parse(reply.frame()).0.dst_addr, a6("ff02::1"));
     assert_eq!(reply.frame()[54], 134);
@@ -353,6 +356,41 @@ fn solicits_the_guest() {
     let local = Lease { addr6: None, ..lease() };
     assert_eq!(solicit_guest(&local, ON, GUEST, &mut reply), Outcome::Consumed);
     assert!(reply.frame().is_empty());
+}
+
+// [NDP-4] [ADDR-11] Of a neighbour: to all nodes, not solicited, no router.
+#[test]
+fn announces_a_neighbour() {
+    let (mac, mut reply) = (Mac([2, 0, 0, 0, 0, 0x77]), Reply::new());
+    let neighbour = a6("2001:db8::77");
+    assert_eq!(announce(&lease(), ON, GUEST, (neighbour, mac), &mut reply), Outcome::Replied);
+    assert_eq!(reply.frame()[..12], hex("525400123456 9a559a559a55"));
+    let (ip, message) = parse(reply.frame());
+    assert_eq!((ip.src_addr, ip.dst_addr), (a6("fe80::1"), a6("ff02::1")));
+    let Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert { flags, target_addr, lladdr }) = message
+    else {
+        panic!()
+    };
+    assert_eq!((flags, target_addr), (NdiscNeighborFlags::OVERRIDE, neighbour));
+    assert_eq!(lladdr, Some(RawHardwareAddress::from(EthernetAddress(mac.0))));
+    // The router is one whoever asks.
+    let router = (a6("fe80::1"), mac);
+    assert_eq!(announce(&lease(), ON, GUEST, router, &mut reply), Outcome::Replied);
+    assert_eq!(reply.frame()[58], 0xa0);
+    let off = Offered { ndp: false, ..ON };
+    assert_eq!(announce(&lease(), off, GUEST, router, &mut reply), Outcome::Consumed);
+}
+
+// [NDP-6] [ADDR-11] Where the router's own MAC address is shown, it is in the advertisement, too.
+#[test]
+fn the_advertised_router_is_who_answers() {
+    let (router, mut reply) = (Mac([2, 0, 0, 0, 0, 1]), Reply::new());
+    let resolve = |a| if a == Addr::from(lease().our_ll) { router } else { lease().our_mac };
+    let icmp = rs();
+    let outcome = respond(&lease(), ON, &request("fe80::5", &icmp), resolve, &mut reply);
+    assert_eq!(outcome, Outcome::Replied);
+    let source = options(reply.frame()).into_iter().find(|(kind, _)| *kind == 1).unwrap();
+    assert_eq!(source.1[2..], router.0);
 }
 
 proptest! {
@@ -386,7 +424,7 @@ proptest! {
         let dns6 = dns.into_iter().map(Ipv6Addr::from).collect();
         let lease = Lease { addr6: addr6.map(Ipv6Addr::from), mtu, dns6, search, ..lease() };
         let mut reply = Reply::new();
-        prop_assert_eq!(advertise(&lease, ON, GUEST, &mut reply), Outcome::Replied);
+        prop_assert_eq!(advertise(&lease, ON, GUEST, lease.our_mac, &mut reply), Outcome::Replied);
         let frame = reply.frame();
         let len = usize::from(u16::from_be_bytes([frame[18], frame[19]]));
         prop_assert_eq!(frame.len(), 54 + len);

@@ -60,6 +60,23 @@ pub fn discover(
     config: &Config,
     resolv_conf: &Path,
 ) -> Result<HostView, DiscoverError> {
+    let mut view = look(socket, config, log::Level::Info)?;
+    let resolvers = ResolvConf::read(resolv_conf);
+    (view.resolvers, view.search) = (resolvers.nameservers, resolvers.search);
+    Ok(view)
+}
+
+/// As [`discover`], while running: without resolvers, whose file is out of reach.
+pub(super) fn look_again(socket: &mut Socket, config: &Config) -> Result<HostView, DiscoverError> {
+    look(socket, config, log::Level::Debug)
+}
+
+/// Choices are told at this level.
+fn look(
+    socket: &mut Socket,
+    config: &Config,
+    level: log::Level,
+) -> Result<HostView, DiscoverError> {
     let links = links::all(socket).map_err(|source| dump_error("interfaces", source))?;
     let mut named = |option, name: Option<&str>| {
         let find = |name: &str| {
@@ -79,8 +96,10 @@ pub fn discover(
     let (out4, out6) = (out4?, out6?);
     let template4 = fixed.as_ref().or(out4.as_ref());
     let template6 = fixed.as_ref().or(out6.as_ref());
-    let v4 = if config.v4 { family(socket, &links, template4, INET)? } else { None };
-    let v6 = if config.v6 { family(socket, &links, template6, INET6)? } else { None };
+    let mut find = |wanted, template, version| {
+        if wanted { family(socket, &links, template, version, level) } else { Ok(None) }
+    };
+    let (v4, v6) = (find(config.v4, template4, INET)?, find(config.v6, template6, INET6)?);
     let (v4, v6) = (v4.and_then(Found::v4), v6.and_then(Found::v6));
     for ((version, option), out, unusable) in
         [(OUTBOUND[0], out4, v4.is_none()), (OUTBOUND[1], out6, v6.is_none())]
@@ -90,8 +109,16 @@ pub fn discover(
             return Err(DiscoverError::Unusable { option, name, version });
         }
     }
-    let resolvers = ResolvConf::read(resolv_conf);
-    Ok(HostView { v4, v6, resolvers: resolvers.nameservers, search: resolvers.search })
+    Ok(HostView { v4, v6, ..HostView::default() })
+}
+
+/// True if some interface of the host has this address.
+pub(super) fn has_address(socket: &mut Socket, ip: IpAddr) -> Result<bool, DiscoverError> {
+    let family = if ip.is_ipv4() { INET } else { INET6 };
+    let body = AddrHeader { family, ..AddrHeader::default() }.body(&Default::default());
+    let messages =
+        socket.dump(GETADDR, NEWADDR, &body).map_err(|source| dump_error("addresses", source))?;
+    Ok(messages.iter().filter_map(Address::parse).any(|a| a.ip == ip))
 }
 
 /// The routes of a family's main table, in the kernel's order; through one interface or all.
@@ -172,11 +199,14 @@ fn family(
     links: &[Link],
     fixed: Option<&Link>,
     family: u8,
+    level: log::Level,
 ) -> Result<Option<Found>, DiscoverError> {
     let messages = dump_routes(socket, family, None)?;
     let mut routes = understood(&messages, Route::parse, "route");
     routes.retain(|r| r.is_ordinary(family));
-    let Some(link) = fixed.or_else(|| automatic(links, &routes, family)) else { return Ok(None) };
+    let Some(link) = fixed.or_else(|| automatic(links, &routes, family, level)) else {
+        return Ok(None);
+    };
     Ok(Some(Found {
         index: link.index,
         name: link.name.clone(),
@@ -185,7 +215,12 @@ fn family(
     }))
 }
 
-fn automatic<'a>(links: &'a [Link], routes: &[Route], family: u8) -> Option<&'a Link> {
+fn automatic<'a>(
+    links: &'a [Link],
+    routes: &[Route],
+    family: u8,
+    level: log::Level,
+) -> Option<&'a Link> {
     let by_index = |index| links.iter().find(|l| l.index == index);
     let eligible = |index| by_index(index).is_some_and(|l| !l.is_loopback());
     let template = routes::template(routes, eligible)?;
@@ -193,8 +228,10 @@ fn automatic<'a>(links: &'a [Link], routes: &[Route], family: u8) -> Option<&'a 
     let (version, name) = (if family == INET { 4 } else { 6 }, &link.name);
     match (template.default, template.others) {
         (_, 0) => {}
-        (true, _) => log::info!("Multiple default IPv{version} routes, picked first: {name}"),
-        (false, _) => log::info!("Multiple interfaces with IPv{version} routes, picked {name}"),
+        (true, _) => log::log!(level, "Multiple default IPv{version} routes, picked first: {name}"),
+        (false, _) => {
+            log::log!(level, "Multiple interfaces with IPv{version} routes, picked {name}")
+        }
     }
     Some(link)
 }

@@ -1,4 +1,4 @@
-//! Netlink messages: the stream walker and the three rtnetlink headers we use.
+//! Netlink messages: the stream walker and the four rtnetlink headers we use.
 
 use super::attrs::{AttrBuf, align4, u16_at, u32_at};
 
@@ -33,6 +33,8 @@ pub(super) const F_APPEND: u16 = 0x800;
 
 /// `RTM_NEWLINK`; this and the following are of linux/rtnetlink.h.
 pub(super) const NEWLINK: u16 = 16;
+/// `RTM_DELLINK`.
+pub(super) const DELLINK: u16 = 17;
 /// `RTM_GETLINK`.
 pub(super) const GETLINK: u16 = 18;
 /// `RTM_NEWADDR`.
@@ -43,8 +45,16 @@ pub(super) const DELADDR: u16 = 21;
 pub(super) const GETADDR: u16 = 22;
 /// `RTM_NEWROUTE`.
 pub(super) const NEWROUTE: u16 = 24;
+/// `RTM_DELROUTE`.
+pub(super) const DELROUTE: u16 = 25;
 /// `RTM_GETROUTE`.
 pub(super) const GETROUTE: u16 = 26;
+/// `RTM_NEWNEIGH`.
+pub(super) const NEWNEIGH: u16 = 28;
+/// `RTM_DELNEIGH`.
+pub(super) const DELNEIGH: u16 = 29;
+/// `RTM_GETNEIGH`.
+pub(super) const GETNEIGH: u16 = 30;
 
 /// A message without its header: what a dump yields and what a request is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,6 +255,42 @@ impl RouteHeader {
     }
 }
 
+/// `struct ndmsg`: 12 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NeighbourHeader {
+    /// Address family.
+    pub(super) family: u8,
+    /// Interface index.
+    pub(super) index: u32,
+    /// `NUD_*`.
+    pub(super) state: u16,
+    /// `NTF_*`.
+    pub(super) flags: u8,
+}
+
+impl NeighbourHeader {
+    /// Length on the wire.
+    pub(super) const LEN: usize = 12;
+
+    /// From the front of a body.
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        let (family, index) = (*body.first()?, u32_at(body, 4)?);
+        let (state, flags) = (u16_at(body, 8)?, *body.get(10)?);
+        body.get(11)?;
+        Some(Self { family, index, state, flags })
+    }
+
+    /// A body with these attributes.
+    pub(super) fn body(&self, attrs: &AttrBuf) -> Vec<u8> {
+        let mut out = vec![self.family, 0, 0, 0];
+        out.extend_from_slice(&self.index.to_ne_bytes());
+        out.extend_from_slice(&self.state.to_ne_bytes());
+        out.extend_from_slice(&[self.flags, 0]);
+        out.extend_from_slice(&attrs.0);
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -285,7 +331,11 @@ mod tests {
         let l = LinkHeader { index: 3, flags: 1, change: 1 };
         assert_eq!(LinkHeader::parse(&l.body(&attrs)), Some(l));
         assert_eq!(l.body(&attrs).len(), LinkHeader::LEN);
+        let n = NeighbourHeader { family: 2, index: 7, state: 0x80, flags: 8 };
+        assert_eq!(NeighbourHeader::parse(&n.body(&attrs)), Some(n));
+        assert_eq!(n.body(&attrs).len(), NeighbourHeader::LEN);
         assert!(RouteHeader::parse(&[0; 11]).is_none());
+        assert!(NeighbourHeader::parse(&[0; 11]).is_none());
     }
 
     #[test]

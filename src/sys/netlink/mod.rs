@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! Three steps, all of them before the process is sandboxed, all of them blocking:
+//! Three steps before the process is sandboxed, all of them blocking:
 //!
 //! 1. [`discover()`] reads the host's links, addresses and routes and picks, per address family, a
 //!    *template* interface. The result is a [`HostView`](crate::config::HostView), a plain value.
@@ -10,13 +10,17 @@
 //! 3. [`configure()`], on a [`Socket`] opened inside the target namespace, brings up loopback and,
 //!    if asked to, gives the tap device its MTU, addresses and routes.
 //!
+//! While the process runs a [`Monitor`] follows the host: neighbours one by one, and whether it is
+//! worth to look at the rest again.
+//!
 //! # Robustness
 //!
 //! The kernel's vocabulary grows faster than any typed model of it, so this module walks messages
 //! and attributes itself and interprets only the few it needs. A message that makes no sense is
 //! skipped with a warning and never fails a dump; an attribute we do not know is copied as it is.
 //!
-//! System calls: `socket`, `setsockopt`, `bind`, `getsockname`, `sendto`, `recvfrom`.
+//! System calls: `socket`, `setsockopt`, `bind`, `getsockname`, `sendto`, `recvfrom`; while running the last
+//! two.
 #![forbid(unsafe_code)]
 
 mod addrs;
@@ -26,6 +30,8 @@ mod configure;
 mod discover;
 mod links;
 mod message;
+mod monitor;
+mod neighbours;
 mod routes;
 mod snapshot;
 mod socket;
@@ -33,6 +39,7 @@ mod socket;
 pub use bound::Bound;
 pub use configure::{ConfigureError, Configured, configure};
 pub use discover::{DiscoverError, discover};
+pub use monitor::{Monitor, News, Told};
 pub use snapshot::{FamilySnapshot, Snapshot, snapshot};
 pub use socket::Socket;
 

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::Lease;
 use crate::flow::Drops;
-use crate::forward::Destination;
+use crate::forward::{Destination, Neighbours};
 use crate::translate::fake::{ID, at, lease};
 use crate::translate::tcp::{Boards, Timeouts};
 use crate::translate::{Connected, Fragmenter, Now, Peeked, TcpView};
@@ -267,6 +267,7 @@ impl Rig {
             drops: &mut self.drops,
             fragmenter: &mut Fragmenter::new(&self.lease),
             lease: &self.lease,
+            neighbours: &Neighbours::new(&self.lease),
             guest_mac: Mac::DEFAULT_OURS,
             timeouts: Timeouts::default(),
             now: self.now,

@@ -100,7 +100,7 @@ impl Tcp {
     pub(super) fn tell_failure<O: FrameOut, N>(&mut self, e: HostError, io: &mut Io<'_, O, N>) {
         match e {
             HostError::Unreachable => {
-                let path = self.path(io.lease.our_mac, io.guest_mac);
+                let path = self.path(io.mac_of(self.ours.addr), io.guest_mac);
                 let syn = self.rx_next.sub(1);
                 if let Some(error) = IcmpError::syn(&path, syn, Unreachable::Host) {
                     io.out.control(error.frame());

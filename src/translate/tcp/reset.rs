@@ -24,7 +24,7 @@ pub fn answer_stray<O: FrameOut, N>(packet: &Packet<'_>, seg: &Segment<'_>, io: 
         (TcpFlags::RST.with(TcpFlags::ACK), Seq(0), seg.seq.add(seg.seq_len()))
     };
     let path = Path {
-        src_mac: io.lease.our_mac,
+        src_mac: io.mac_of(packet.dst),
         dst_mac: io.guest_mac,
         src: Endpoint::new(packet.dst, seg.dst_port),
         dst: Endpoint::new(packet.src, seg.src_port),

@@ -6,9 +6,9 @@ use crate::wire::{Head, Mac, Path, Seq, TcpFlags, TcpHead};
 
 impl Tcp {
     /// Link and network addresses of segments to the guest.
-    pub(super) fn path(&self, our_mac: Mac, guest_mac: Mac) -> Path {
+    pub(super) fn path(&self, src_mac: Mac, guest_mac: Mac) -> Path {
         Path {
-            src_mac: our_mac,
+            src_mac,
             dst_mac: guest_mac,
             src: self.ours,
             dst: self.guest,
@@ -50,7 +50,7 @@ impl Tcp {
         options: &[u8],
         len: usize,
     ) -> bool {
-        let path = self.path(io.lease.our_mac, io.guest_mac);
+        let path = self.path(io.mac_of(self.ours.addr), io.guest_mac);
         let tcp = TcpHead { seq, ack, flags, window, options, mss: self.gmss };
         match Head::tcp(&path, &tcp, len) {
             Some(head) => io.out.send(&head, len),

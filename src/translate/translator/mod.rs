@@ -6,7 +6,8 @@
 //! over the link ([`FrameOut`]) and the host's sockets, so that tests and fuzzers drive exactly
 //! what runs in production. Its inputs are frames of the guest ([`Translator::on_frame`], then
 //! [`Translator::end_batch`] once per batch), socket events ([`Translator::on_socket`],
-//! [`Translator::on_connection`]) and time ([`Translator::on_time`]). Its outputs go through the
+//! [`Translator::on_connection`]), neighbours of the host
+//! ([`Translator::on_neighbour`]) and time ([`Translator::on_time`]). Its outputs go through the
 //! ports. A flow with work left over, because a budget was spent, is listed by
 //! [`Translator::take_again`] and wants another [`Translator::on_socket`] soon.
 //!
@@ -16,6 +17,7 @@ mod again;
 mod fragments;
 mod guest;
 mod host;
+mod neighbours;
 mod served;
 mod settle;
 mod spliced;
@@ -29,7 +31,7 @@ use super::udp;
 use super::{DatagramSockets, FrameOut, Io, Now, SpliceSockets, TcpSockets};
 use crate::config::{Inward, Lease, Protocols};
 use crate::flow::{Drops, FlowId, Index, Pool, Table, Wheel};
-use crate::forward::GuestAddrs;
+use crate::forward::{GuestAddrs, Neighbours};
 use crate::services::{Offered, Reply};
 use crate::wire::Mac;
 use again::Again;
@@ -84,6 +86,7 @@ pub struct Translator<O, N> {
     protocols: Protocols,
     offered: Offered,
     guest: GuestAddrs,
+    neighbours: Neighbours,
     inward: Inward,
     linked: bool,
     guest_mac: Mac,
@@ -125,6 +128,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// No flows yet. All memory that traffic needs is reserved here.
     pub fn new(setup: Setup, out: O, net: N) -> Self {
         let mut new = Self {
+            neighbours: Neighbours::new(&setup.lease),
             out,
             net,
             fragmenter: Fragmenter::new(&setup.lease),
@@ -244,6 +248,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             drops: &mut self.drops,
             fragmenter: &mut self.fragmenter,
             lease: &self.lease,
+            neighbours: &self.neighbours,
             guest_mac: self.guest_mac,
             timeouts: self.timeouts,
             now: self.now,

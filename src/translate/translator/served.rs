@@ -17,18 +17,17 @@ const ADVERTISE_SPREAD_MS: u64 = 400_000;
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     pub(super) fn on_arp(&mut self, data: &[u8]) {
-        let our_mac = self.lease.our_mac;
-        let outcome = arp::respond(&self.lease, data, |_| our_mac, &mut self.reply);
+        let (resolve, is_known) = (|a| self.neighbours.mac_of(a), |a| self.neighbours.is_known(a));
+        let outcome = arp::respond(&self.lease, data, resolve, is_known, &mut self.reply);
         self.on_service(outcome);
     }
 
     pub(super) fn on_ndp(&mut self, frame: &Frame<'_>, packet: &Packet<'_>) {
         let Some(src) = packet.src.v6() else { return };
-        let our_mac = self.lease.our_mac;
         let request =
             ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
-        let outcome =
-            ndp::respond(&self.lease, self.offered, &request, |_| our_mac, &mut self.reply);
+        let resolve = |a| self.neighbours.mac_of(a);
+        let outcome = ndp::respond(&self.lease, self.offered, &request, resolve, &mut self.reply);
         self.on_service(outcome);
     }
 
@@ -94,7 +93,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         }
         self.schedule_advertisement();
         let (lease, offered) = (&self.lease, self.offered);
-        let outcome = ndp::advertise(lease, offered, self.guest_mac, &mut self.reply);
+        let router = self.neighbours.mac_of(lease.our_ll.into());
+        let outcome = ndp::advertise(lease, offered, self.guest_mac, router, &mut self.reply);
         self.on_service(outcome);
     }
 
@@ -108,7 +108,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.advertise_at = now.saturating_add(ADVERTISE_MIN_MS).saturating_add(spread);
     }
 
-    fn on_service(&mut self, outcome: Outcome) {
+    pub(super) fn on_service(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Replied => {
                 if !self.out.control(self.reply.frame()) {

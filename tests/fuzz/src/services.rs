@@ -87,7 +87,7 @@ pub(crate) fn run(data: &[u8]) {
             let request = dhcpv6::Request { eth_src: GUEST, src, dst, payload: &request };
             dhcpv6::respond(&lease, &request, reply)
         }
-        2 => arp::respond(&lease, &request, |_| lease.our_mac, reply),
+        2 => arp::respond(&lease, &request, |_| lease.our_mac, |_| how & 16 != 0, reply),
         _ => {
             let src = if how & 8 == 0 { "fe80::9" } else { "::" }.parse().unwrap();
             let request = ndp::Request { eth_src: GUEST, src, hop_limit: 255, icmp: &request };
