@@ -24,10 +24,10 @@ use crate::net::{listen, roundtrip};
 use crate::pasta::Guest;
 
 /// Advertise everything there is to advertise.
-const ALL: &str = "--dhcp-dns --dhcp-search -H zebra --fqdn zebra.lab.example";
+pub(crate) const ALL: &str = "--dhcp-dns --dhcp-search -H zebra --fqdn zebra.lab.example";
 
 /// Clients wait for a second here and there, and for duplicate address detection.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client told its script: variables by name, one map for each call.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Guest {
     }
 
     /// A client that runs until it is ended.
-    fn start(&self, line: &str) -> Helper {
+    pub(crate) fn start(&self, line: &str) -> Helper {
         let mut words = line.split_whitespace();
         let mut command = self.command(words.next().unwrap());
         Helper(command.args(words).stdin(Stdio::null()).spawn().unwrap())
@@ -131,7 +131,7 @@ impl Guest {
 
 /// Both families carry traffic.
 #[track_caller]
-fn check_traffic(lab: &Lab, guest: &Guest, servers: &[IpAddr]) {
+pub(crate) fn check_traffic(lab: &Lab, guest: &Guest, servers: &[IpAddr]) {
     for server in servers {
         let listener = listen(&lab.remote, at(*server, 7000));
         roundtrip(&guest.ns, at(*server, 7000), &listener);
@@ -412,7 +412,7 @@ fn dhclient_for_ipv6_learns_that_it_has_moved() {
 }
 
 /// Hides what is in a directory, and lets us write there.
-fn mount_over(dir: &str) {
+pub(crate) fn mount_over(dir: &str) {
     use nix::mount::{MsFlags, mount};
     mount(Some("lab"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).unwrap();
 }
@@ -577,6 +577,41 @@ fn tools_see_the_router() {
         let router = text.lines().find_map(|l| l.trim().strip_prefix("from ")).unwrap();
         let text = guest.run(&format!("ndisc6 -1 {router} up0"));
         assert!(text.contains("9A:55:9A:55:9A:55"), "{text}");
+    });
+}
+
+#[test]
+fn radvdump_reads_the_advertisement() {
+    // [NDP-6] [NDP-7] As the configuration of a router that would send the same.
+    Lab::run(|lab| {
+        let guest = lab.unconfigured(ALL);
+        guest.wait_link_local();
+        let said = lab.fresh("radvdump");
+        let mut command = guest.command("radvdump");
+        command.stdin(Stdio::null()).stdout(fs::File::create(&said).unwrap());
+        let _radvdump = Helper(command.spawn().unwrap());
+        let read = || fs::read_to_string(&said).unwrap();
+        eventually("radvdump has read an advertisement", PATIENCE, || {
+            guest.run("rdisc6 -1 up0");
+            read().contains("# End") || read().contains("}; # End of interface")
+        });
+        let text = read();
+        for line in [
+            "AdvManagedFlag on;",
+            "AdvOtherConfigFlag off;",
+            "AdvDefaultLifetime 65535;",
+            "AdvCurHopLimit 255;",
+            "AdvLinkMTU 65520;",
+            "AdvSourceLLAddress on;",
+            "prefix 2001:db8:9::/64",
+            "AdvValidLifetime infinity;",
+            "AdvOnLink on;",
+            "AdvAutonomous on;",
+            "RDNSS 2001:db8:9::53",
+            "DNSSL lab.example",
+        ] {
+            assert!(text.contains(line), "no {line:?} in {text}");
+        }
     });
 }
 

@@ -6,7 +6,7 @@
 //! * [`status`], [`attach`], [`config`], [`refuse`]: command line, life cycle, namespace set-up;
 //! * [`tcp`], [`udp`], [`names`]: single connections and datagrams in every direction;
 //! * [`sources`], [`outbound`]: the addresses that either side sees; [`restart`]: ports that are free again;
-//! * [`dhcp_clients`]: guests that configure themselves;
+//! * [`dhcp_clients`], [`network_manager`]: guests that configure themselves;
 //! * [`dscp`]: code points of packets; [`fragments`]: datagrams longer than the MTU; [`hops`]: what routers say;
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
@@ -39,6 +39,7 @@ mod memory;
 mod names;
 mod neighbours;
 mod net;
+mod network_manager;
 mod ns;
 mod offload;
 mod outbound;
