@@ -449,10 +449,56 @@ fn stock_clients() {
     }
 }
 
+/// What they send next, and what Windows asks once it has an address.
+const NEXT: [(&str, &str); 4] = [
+    (
+        "iPXE",
+        "35 01 03 39 02 05c0 5d 02 0000 5e 03 010201
+         3c 20 505845436c69656e743a417263683a30303030303a554e44493a303032303031 4d 04 69505845
+         37 16 01 03 06 07 0c 0f 11 1a 2b 3c 42 43 77 80 81 82 83 84 85 86 87 af
+         af 06 b1 01 01 12 01 01 3d 07 01 525400123456
+         61 11 00 00112233445566778899aabbccddeeff 36 04 c0000201 32 04 c000020a ff",
+    ),
+    (
+        "Windows 10",
+        "35 01 03 3d 07 01 525400123456 32 04 c000020a 36 04 c0000201 0c 07 4445534b544f50
+         51 0a 00 00 00 4445534b544f50
+         3c 08 4d53465420352e30 37 0e 01 03 06 0f 1f 21 2b 2c 2e 2f 77 79 f9 fc ff",
+    ),
+    (
+        "macOS",
+        "35 01 03 37 0c 01 79 03 06 0f 6c 72 77 fc 5f 2c 2e 39 02 05dc 3d 07 01 525400123456
+         32 04 c000020a 36 04 c0000201 0c 03 6d6163 ff",
+    ),
+    (
+        "Windows, for a proxy",
+        "35 01 08 3d 07 01 525400123456 0c 07 4445534b544f50
+         3c 08 4d53465420352e30 37 0d 01 03 06 0f 1f 21 2b 2c 2e 2f 79 f9 fc ff",
+    ),
+];
+
+// [DHCP-3] They take what they were offered; who has an address is told the rest.
+#[test]
+fn stock_clients_go_on() {
+    for (name, options) in NEXT {
+        let inform = name == "Windows, for a proxy";
+        let mut request = client(options);
+        request.ciaddr = if inform { GUEST4 } else { ANY };
+        let got = ask_with(&golden(), &request).unwrap();
+        assert_eq!(got.kind(), 5, "{name}");
+        let yiaddr = if inform { [0; 4] } else { GUEST4.octets() };
+        assert_eq!(got.bootp[16..20], yiaddr, "{name}");
+        assert_eq!(got.value(51).is_none(), inform, "{name}");
+        assert_eq!(got.value(6), Some(vec![192, 0, 2, 53]), "{name}");
+        // Nothing that would start it from a network that has nothing to start from.
+        assert!([43, 60, 66, 67].iter().all(|code| got.value(*code).is_none()), "{name}");
+    }
+}
+
 // [DHCP-2] Every truncation is refused, or is a complete message with fewer options.
 #[test]
 fn truncated() {
-    for (name, options) in CLIENTS {
+    for (name, options) in CLIENTS.into_iter().chain(NEXT) {
         let bytes = client(options).bytes();
         for len in 0..bytes.len() {
             let outcome = ask_raw(&golden(), ANY, &bytes[..len]);
