@@ -70,6 +70,12 @@ pub fn respond(lease: &Lease, request: &Request<'_>, reply: &mut Reply) -> Outco
     udp::finish4(reply)
 }
 
+/// Whether the answer to this gives the guest its address.
+pub fn assigns(lease: &Lease, payload: &[u8]) -> bool {
+    let answer = Message::parse(payload).and_then(|message| decide(lease, &message));
+    matches!(answer, Some(Answer::Ack | Answer::RapidAck))
+}
+
 /// What to answer, if anything.
 fn decide(lease: &Lease, message: &Message<'_>) -> Option<Answer> {
     match message.kind {

@@ -75,7 +75,11 @@ pub fn respond(lease: &Lease, request: &Request<'_>, reply: &mut Reply) -> Outco
 
 /// Whether the answer to this gives the guest its address: it can be reached there from now on.
 pub fn assigns(payload: &[u8]) -> bool {
-    matches!(payload.first(), Some(&(kind::REQUEST | kind::RENEW | kind::REBIND)))
+    Message::parse(payload).is_some_and(|message| match message.kind {
+        kind::SOLICIT => message.has(option::RAPID_COMMIT),
+        kind::REQUEST | kind::RENEW | kind::REBIND => true,
+        _ => false,
+    })
 }
 
 /// Our identifier: DUID-LL, Ethernet (RFC 8415, 11.4).

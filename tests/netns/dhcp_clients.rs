@@ -189,6 +189,27 @@ fn udhcpc() {
 }
 
 #[test]
+fn leases_are_logged_once() {
+    // [DHCP-8] [DHCP6-6]
+    Lab::run(|lab| {
+        let guest = lab.unconfigured("-d");
+        guest.wait_link_local();
+        let mac = Link::of(&guest.ns, "up0").mac;
+        let script = Script::new(lab, "");
+        for _ in 0..2 {
+            guest.run(&format!("busybox udhcpc -n -q -f -i up0 -s {}", script.path.display()));
+        }
+        let client = Dhclient::new(lab, "-6");
+        client.run(&guest, "-1");
+        client.stop();
+        let log = guest.pasta.stderr();
+        for line in ["DHCP: 10.9.0.2 for", "DHCPv6: 2001:db8:9::2 for"] {
+            assert_eq!(log.matches(&format!("{line} {mac}")).count(), 1, "{log}");
+        }
+    });
+}
+
+#[test]
 fn what_is_told_can_be_chosen() {
     // [ADDR-7] [DHCP-5] [NDP-6] [W-10]
     Lab::run(|lab| {

@@ -495,6 +495,23 @@ fn stock_clients_go_on() {
     }
 }
 
+// [DHCP-8] Which requests give the guest its address.
+#[test]
+fn requests_that_assign() {
+    for (options, gives) in [
+        ("35 01 01 ff", false),
+        ("35 01 01 50 00 ff", true),
+        ("35 01 03 32 04 c000020a ff", true),
+        ("35 01 03 32 04 c0000263 ff", false),
+        ("35 01 08 ff", false),
+        ("35 01 07 ff", false),
+        ("ff", true),
+    ] {
+        assert_eq!(assigns(&lease(), &client(options).bytes()), gives, "{options}");
+    }
+    assert!(!assigns(&lease(), &[1; 100]));
+}
+
 // [DHCP-2] Every truncation is refused, or is a complete message with fewer options.
 #[test]
 fn truncated() {

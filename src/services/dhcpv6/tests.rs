@@ -328,6 +328,24 @@ fn stock() -> [&'static str; 4] {
     ]
 }
 
+// [DHCP6-6] Which requests give the guest its address, rapid commit included.
+#[test]
+fn requests_that_assign() {
+    for (message, assigns) in [
+        ("01 112233", false),
+        ("01 112233 000e 0000", true),
+        ("03 112233", true),
+        ("05 112233", true),
+        ("06 112233", true),
+        ("04 112233", false),
+        ("0b 112233", false),
+        ("03 11", false),
+        ("", false),
+    ] {
+        assert_eq!(super::assigns(&hex(message)), assigns, "{message}");
+    }
+}
+
 #[test]
 fn stock_clients() {
     for message in stock() {

@@ -35,6 +35,7 @@ use crate::forward::{GuestAddrs, Neighbours};
 use crate::services::{Offered, Reply};
 use crate::wire::Mac;
 use again::Again;
+use served::Told;
 use settle::Flow;
 use unanswered::Unanswered;
 
@@ -99,6 +100,7 @@ pub struct Translator<O, N> {
     idle: udp::Timeouts,
     drops: Drops,
     reply: Reply,
+    told: Told,
     /// What spliced flows copy through; see [`Translator::buffer`].
     buf: Box<[u8]>,
     /// Datagrams of the present batch of frames that are yet to be sent.
@@ -149,6 +151,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             idle: setup.idle,
             drops: Drops::default(),
             reply: Reply::default(),
+            told: Told::default(),
             buf: vec![0; BUFFER].into_boxed_slice(),
             gather: Gather::new(),
             touched: Vec::with_capacity(BATCH),

@@ -15,6 +15,13 @@ const ADVERTISE_MIN_MS: u64 = 200_000;
 /// The longest time is almost this much more.
 const ADVERTISE_SPREAD_MS: u64 = 400_000;
 
+/// Whether it was logged, once for each guest, that it got its addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    v4: bool,
+    v6: bool,
+}
+
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     pub(super) fn on_arp(&mut self, data: &[u8]) {
         let (resolve, is_known) = (|a| self.neighbours.mac_of(a), |a| self.neighbours.is_known(a));
@@ -46,6 +53,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                     let request = dhcp::Request { eth_src: frame.src, src, payload };
                     let outcome = dhcp::respond(&self.lease, &request, &mut self.reply);
                     log::debug!("DHCP request of {}: {outcome:?}", frame.src);
+                    let given = outcome == Outcome::Replied && dhcp::assigns(&self.lease, payload);
+                    if given && !std::mem::replace(&mut self.told.v4, true) {
+                        log::info!("DHCP: {} for {}", self.lease.addr4, frame.src); // [DHCP-8]
+                    }
                     self.on_service(outcome);
                 }
                 self.offered.dhcp
@@ -58,6 +69,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                     let address = self.lease.addr6.filter(|_| outcome == Outcome::Replied);
                     if let Some(address) = address.filter(|_| dhcpv6::assigns(payload)) {
                         self.guest.learn(address.into()); // [DHCP6-6]
+                        if !std::mem::replace(&mut self.told.v6, true) {
+                            log::info!("DHCPv6: {address} for {}", frame.src);
+                        }
                     }
                     self.on_service(outcome);
                 }
@@ -73,6 +87,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     /// Makes the guest speak, so that its Ethernet address is known [ADDR-10].
     pub fn solicit_guest(&mut self) {
+        self.told = Told::default(); // it may be another one
         let outcome = arp::solicit_guest(&self.lease, &mut self.reply);
         self.on_service(outcome);
         let (lease, offered) = (&self.lease, self.offered);
