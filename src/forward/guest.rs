@@ -13,6 +13,8 @@ pub struct GuestAddrs {
     link_local: Option<Ipv6Addr>,
     fixed4: bool,
     fixed6: bool,
+    /// `v6` was seen in use, rather than only assigned or announced.
+    used6: bool,
     /// Others that it has, whether it uses them or not.
     others: Vec<Addr>,
 }
@@ -25,7 +27,7 @@ impl GuestAddrs {
     pub fn new(lease: &Lease, fixed4: bool, fixed6: bool) -> Self {
         let v4 = Some(lease.addr4).filter(|a| lease.v4 && !a.is_unspecified());
         let v6 = lease.addr6.filter(|a| lease.v6 && !a.is_unspecified());
-        Self { v4, v6, link_local: None, fixed4, fixed6, others: Vec::new() }
+        Self { v4, v6, link_local: None, fixed4, fixed6, used6: false, others: Vec::new() }
     }
 
     /// The same, of a guest that was given these addresses.
@@ -49,8 +51,26 @@ impl GuestAddrs {
                     self.v6 = Some(a);
                 }
             }
-            IpAddr::V6(a) if !self.fixed6 => self.v6 = Some(a),
+            IpAddr::V6(a) if !self.fixed6 => (self.v6, self.used6) = (Some(a), true),
             IpAddr::V6(_) => {}
+        }
+    }
+
+    /// The guest is about to use this address: it has asked whether anybody else does. So peers
+    /// can reach it before it has sent anything from there.
+    ///
+    /// An address of the advertised prefix counts only as long as no other was seen in use, which
+    /// would still do. A link-local one is the first thing that a guest asks about when its link
+    /// comes up: what was seen before may be of another guest.
+    pub fn expect(&mut self, lease: &Lease, address: Ipv6Addr) {
+        if address.is_unicast_link_local() {
+            self.used6 = false;
+            return self.learn(address.into());
+        }
+        let prefix = |a: Ipv6Addr| a.to_bits() >> 64;
+        let advertised = lease.addr6.is_some_and(|a| prefix(a) == prefix(address));
+        if advertised && !self.fixed6 && !self.used6 {
+            self.v6 = Some(address);
         }
     }
 
@@ -127,6 +147,37 @@ mod tests {
         g.learn(addr("fe80::98"));
         assert_eq!(reached(&g, "2001:db8:1::7").unwrap(), "fe80::99");
         assert_eq!(reached(&g, "fe80::1").unwrap(), "fe80::98");
+    }
+
+    // [ADDR-8] What the guest is about to use counts until something is used.
+    #[test]
+    fn tentative_addresses_are_expected() {
+        let v6 = |s: &str| s.parse::<Ipv6Addr>().unwrap();
+        let global = |g: &GuestAddrs| reached(g, "2001:db8:1::7").unwrap();
+        let mut g = GuestAddrs::new(&lease(), false, false);
+        g.expect(&lease(), v6("fe80::99"));
+        assert_eq!(reached(&g, "fe80::1").unwrap(), "fe80::99");
+        assert_eq!(global(&g), "2001:db8::10");
+        g.expect(&lease(), v6("fd00::99"));
+        assert_eq!(global(&g), "2001:db8::10", "not of the advertised prefix");
+        g.expect(&lease(), v6("2001:db8::99"));
+        assert_eq!(global(&g), "2001:db8::99");
+        g.learn(addr("2001:db8::98"));
+        g.expect(&lease(), v6("2001:db8::97"));
+        assert_eq!(global(&g), "2001:db8::98", "is in use");
+        // The guest starts again.
+        g.expect(&lease(), v6("fe80::96"));
+        assert_eq!(global(&g), "2001:db8::98");
+        g.expect(&lease(), v6("2001:db8::97"));
+        assert_eq!(global(&g), "2001:db8::97");
+
+        let mut fixed = GuestAddrs::new(&lease(), false, true);
+        fixed.expect(&lease(), v6("2001:db8::99"));
+        assert_eq!(global(&fixed), "2001:db8::10");
+        let local = Lease { addr6: None, ..lease() };
+        let mut g = GuestAddrs::new(&local, false, false);
+        g.expect(&local, v6("2001:db8::99"));
+        assert_eq!(reached(&g, "2001:db8:1::7"), None);
     }
 
     #[test]

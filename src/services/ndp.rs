@@ -4,7 +4,7 @@
 //!
 //! As with ARP, a Neighbour Solicitation for any address that is not the guest's is answered
 //! [NDP-2]; Duplicate Address Detection, which comes from `::`, is not, so the guest finds every
-//! address free. A Router Solicitation is answered with the prefix of the guest's address, the MTU
+//! address free; it tells us what address the guest is about to use ([`tentative`]). A Router Solicitation is answered with the prefix of the guest's address, the MTU
 //! and the resolvers [NDP-5, NDP-6]. Advertisements and redirects of the guest are of no interest
 //! [NDP-3].
 //!
@@ -121,6 +121,18 @@ pub fn announce(
     }
     let flags = router_flag(lease, addr) | ndp::NA_OVERRIDE;
     neighbour_advert(lease, (guest, ALL_NODES), flags, (addr, mac), reply)
+}
+
+/// The address that a guest is about to use, if that is what this message finds out (RFC 4862,
+/// 5.4): a Neighbour Solicitation from `::`.
+pub fn tentative(request: &Request<'_>) -> Option<Ipv6Addr> {
+    let is_solicit = field(request.icmp, 0) == Some([ndp::NEIGHBOUR_SOLICIT, 0]);
+    if !is_solicit || !request.src.is_unspecified() || request.hop_limit != HOP_LIMIT {
+        return None;
+    }
+    let target = Ipv6Addr::from(field::<16>(request.icmp, 8)?);
+    let valid = options_are_valid(request, request.icmp.get(24..)?);
+    (valid && Addr::from(target).is_unicast() && !target.is_loopback()).then_some(target)
 }
 
 /// Answers a Neighbour Solicitation, whose type and code have been looked at [NDP-2].

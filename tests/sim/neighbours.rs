@@ -1,4 +1,4 @@
-//! Ethernet addresses of the host's neighbours, as they become known.
+//! Ethernet addresses of the host's neighbours, and of the guest's own, as they become known.
 
 use std::net::IpAddr;
 
@@ -155,4 +155,14 @@ fn all_neighbours_at_once() {
     // [ARP-3] Whoever would take its address is told that it is taken; others are free.
     assert_eq!(ask(&mut t, [0; 4], [192, 0, 2, 78]), Some(ROUTER));
     assert_eq!(ask(&mut t, [0; 4], [192, 0, 2, 79]), None);
+}
+
+// [ADDR-8] A guest that configures itself is reached at the address that it is about to use.
+#[test]
+fn reached_before_it_speaks() {
+    let mut t = translator(lease(65520), 10);
+    assert_eq!(connect(&mut t, "2001:db8:7::7").0, "2001:db8::2");
+    t.on_frame(&Vnet::default(), &solicit("::", "2001:db8::5054:ff:fe12:3456"));
+    assert_eq!(sent(&mut t).len(), 0, "no answer to detection of duplicates");
+    assert_eq!(connect(&mut t, "2001:db8:7::8").0, "2001:db8::5054:ff:fe12:3456");
 }

@@ -358,6 +358,43 @@ fn solicits_the_guest() {
     assert!(reply.frame().is_empty());
 }
 
+/// What systems send when their link comes up, by source: a solicitation of routers and the search
+/// for duplicates of the address they want, with a nonce (RFC 7527) or without.
+const STOCK: [(&str, &str, &str); 6] = [
+    ("Linux", "fe80::5054:ff:fe12:3456", "85 00 0000 00000000 01 01 525400123456"),
+    ("Linux", "::", "87 00 0000 00000000 fe80 0000000000005054 00fffe123456 0e 01 a1b2c3d4e5f6"),
+    ("Windows", "fe80::d5b1:1234:5678:9abc", "85 00 0000 00000000 01 01 525400123456"),
+    ("Windows", "::", "85 00 0000 00000000"),
+    ("macOS", "fe80::4b1:2:3:4", "85 00 0000 00000000 01 01 525400123456 0e 01 a1b2c3d4e5f6"),
+    ("macOS", "::", "87 00 0000 00000000 fe80 00000000000004b1 000200030004 0e 01 a1b2c3d4e5f6"),
+];
+
+// [NDP-2] [NDP-5] Solicitations of routers are answered, searches for duplicates are not; cut short,
+// none is.
+#[test]
+fn stock_guests() {
+    for (name, src, message) in STOCK {
+        let icmp = hex(message);
+        let (outcome, frame) = ask(src, &icmp);
+        if icmp[0] == 0x85 {
+            assert_eq!(outcome, Outcome::Replied, "{name}");
+            let dst = if src == "::" { "ff02::1" } else { src };
+            assert_eq!(frame[38..54], a6(dst).octets(), "{name}");
+            assert_eq!(frame[54], 134, "{name}");
+        } else {
+            assert_eq!(outcome, Outcome::Consumed, "{name}");
+            let tentative = tentative(&request(src, &icmp)).unwrap();
+            assert!(tentative.is_unicast_link_local(), "{name}");
+        }
+        for len in 0..icmp.len() {
+            let whole = len == if icmp[0] == 0x85 { 8 } else { 24 };
+            let whole = whole || (len == 16 && icmp[0] == 0x85 && icmp.len() > 16);
+            let refused = ask(src, &icmp[..len]).0 == MALFORMED;
+            assert_eq!(refused, !whole, "{name}: {len}");
+        }
+    }
+}
+
 // [NDP-4] [ADDR-11] Of a neighbour: to all nodes, not solicited, no router.
 #[test]
 fn announces_a_neighbour() {
@@ -391,6 +428,27 @@ fn the_advertised_router_is_who_answers() {
     assert_eq!(outcome, Outcome::Replied);
     let source = options(reply.frame()).into_iter().find(|(kind, _)| *kind == 1).unwrap();
     assert_eq!(source.1[2..], router.0);
+}
+
+// [ADDR-8] Duplicate address detection tells what the guest is about to use, and nothing else does.
+#[test]
+fn tentative_addresses() {
+    let mut dad = ns("2001:db8::5:6");
+    dad.truncate(24);
+    assert_eq!(tentative(&request("::", &dad)), Some(a6("2001:db8::5:6")));
+    assert_eq!(tentative(&request("fe80::5", &dad)), None);
+    assert_eq!(tentative(&Request { hop_limit: 254, ..request("::", &dad) }), None);
+    assert_eq!(tentative(&request("::", &ns("2001:db8::5:6"))), None, "with a source address");
+    for len in 0..24 {
+        assert_eq!(tentative(&request("::", &dad[..len])), None, "{len}");
+    }
+    for nobody in ["ff02::1", "::", "::1"] {
+        let mut dad = ns(nobody);
+        dad.truncate(24);
+        assert_eq!(tentative(&request("::", &dad)), None, "{nobody}");
+    }
+    dad[0] = 0x88;
+    assert_eq!(tentative(&request("::", &dad)), None, "an advertisement");
 }
 
 proptest! {

@@ -33,6 +33,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let Some(src) = packet.src.v6() else { return };
         let request =
             ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
+        if let Some(address) = ndp::tentative(&request) {
+            self.guest.expect(&self.lease, address);
+        }
         let resolve = |a| self.neighbours.mac_of(a);
         let outcome = ndp::respond(&self.lease, self.offered, &request, resolve, &mut self.reply);
         self.on_service(outcome);

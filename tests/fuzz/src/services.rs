@@ -5,6 +5,7 @@
 //! is asked again.
 
 use passt::config::Lease;
+use passt::forward::GuestAddrs;
 use passt::services::{Offered, Outcome, Reply, arp, dhcp, dhcpv6, ndp};
 use passt::wire::{Body, Datagram, Frame, Mac, proto};
 
@@ -91,6 +92,10 @@ pub(crate) fn run(data: &[u8]) {
         _ => {
             let src = if how & 8 == 0 { "fe80::9" } else { "::" }.parse().unwrap();
             let request = ndp::Request { eth_src: GUEST, src, hop_limit: 255, icmp: &request };
+            if let Some(address) = ndp::tentative(&request) {
+                assert!(src.is_unspecified() && !address.is_multicast());
+                GuestAddrs::new(&lease, false, false).expect(&lease, address);
+            }
             ndp::respond(&lease, Offered::default(), &request, |_| lease.our_mac, reply)
         }
     };
