@@ -13,8 +13,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
-use passt::config::{Config, HostView, Lease};
-use passt::sys::netlink::{self, Configured, Socket};
+use passt::config::{Config, HostView, Lease, Neighbour};
+use passt::sys::netlink::{self, Configured, Monitor, News, Socket, Told};
 use passt::wire::Mac;
 
 /// Tells the second run of a test from the first.
@@ -454,5 +454,77 @@ isolated! {
             let tap = ip(&format!("link show dev {TAP}"));
             assert!(tap.contains(&done.mac.to_string()) && tap.contains("mtu 1500"), "{tap}");
         });
+    }
+}
+
+/// Everything that a monitor has to tell; and whether news were lost.
+fn told(monitor: &mut Monitor) -> (Vec<News>, bool) {
+    let (mut all, mut lost) = (Vec::new(), false);
+    loop {
+        match monitor.read(|news| all.push(news)).unwrap() {
+            Told::Some => {}
+            Told::Lost => lost = true,
+            Told::Nothing => return (all, lost),
+        }
+    }
+}
+
+isolated! {
+    // [NL-15] [ADDR-11] [ADDR-12] A monitor tells of neighbours and of what changes the view, and
+    // of nothing else; it knows when it missed something, and can ask.
+    fn monitor() {
+        uplink("u0", &["192.0.2.5/24"]);
+        let mut monitor = Monitor::open().unwrap();
+        let ifindex = discover(&config()).v4.unwrap().ifindex;
+        let neighbour = |last: u8, mac: Option<&str>| Neighbour {
+            ifindex,
+            addr: IpAddr::from([192, 0, 2, last]),
+            mac: mac.map(|m| m.parse().unwrap()),
+        };
+        told(&mut monitor);
+        ip("neigh add 192.0.2.7 lladdr 02:00:00:00:00:07 dev u0 nud permanent");
+        let seven = neighbour(7, Some("02:00:00:00:00:07"));
+        assert_eq!(told(&mut monitor), (vec![News::Neighbour(seven)], false));
+        ip("neigh add proxy 192.0.2.8 dev u0");
+        ip("route add 198.51.100.0/24 via 192.0.2.7");
+        assert_eq!(told(&mut monitor), (vec![], false));
+        for line in [
+            "route add default via 192.0.2.7",
+            "route del default",
+            "addr add 192.0.2.6/24 dev u0",
+            "addr del 192.0.2.6/24 dev u0",
+            "link set u0 down",
+        ] {
+            ip(line);
+            assert!(told(&mut monitor).0.contains(&News::Network), "{line}");
+        }
+        ip("link set u0 up");
+        ip("neigh replace 192.0.2.7 lladdr 02:00:00:00:00:07 dev u0 nud permanent");
+        told(&mut monitor);
+        ip("neigh del 192.0.2.7 dev u0");
+        let gone = News::Neighbour(neighbour(7, None));
+        assert!(told(&mut monitor).0.contains(&gone));
+
+        let file = std::env::temp_dir().join(format!("neighbours.{}", std::process::id()));
+        let mac = |n| format!("02:00:00:00:00:{:02x}", n % 99);
+        let line = |n| format!("neigh replace 192.0.2.7 lladdr {} dev u0\n", mac(n));
+        std::fs::write(&file, (0..3000).map(line).collect::<String>()).unwrap();
+        ip(&format!("-batch {}", file.display()));
+        std::fs::remove_file(&file).unwrap();
+        let (news, lost) = told(&mut monitor);
+        assert!(lost && news.len() < 3000);
+        let last = neighbour(7, Some(&mac(2999)));
+        assert_eq!(monitor.neighbours().unwrap(), [last]);
+        ip("neigh del 192.0.2.7 dev u0");
+        assert_eq!(told(&mut monitor).0.last(), Some(&gone), "it goes on");
+
+        assert!(monitor.has_address(v4("192.0.2.5").into()).unwrap());
+        assert!(!monitor.has_address(v4("192.0.2.7").into()).unwrap());
+        ip("link del u0");
+        assert_eq!(monitor.look(&config()).unwrap().v4, None);
+        uplink("u1", &["203.0.113.5/24"]);
+        assert_eq!(monitor.look(&config()).unwrap().v4.unwrap().ifname, "u1");
+        let named = Config { template: Some("u0".into()), ..config() };
+        assert!(monitor.look(&named).is_err());
     }
 }

@@ -185,6 +185,9 @@ for target, seeds in {
     "netlink": {
         "link": bytes([44, 0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]) + bytes(16)
         + bytes([12, 0, 3, 0]) + b"eth0\0\0\0\0" + bytes([20, 0, 0, 0, 3, 0]) + bytes(14),
+        "neighbour": bytes([48, 0, 0, 0, 28, 0]) + bytes(10) + bytes([2, 0, 0, 0, 9, 0, 0, 0, 4, 0, 0, 1])
+        + bytes([8, 0, 1, 0, 10, 9, 0, 3, 10, 0, 2, 0, 2, 0, 0, 0, 0, 7, 0, 0]),
+        "default-route": bytes([28, 0, 0, 0, 24, 0]) + bytes(10) + bytes([2, 0, 0, 0, 254, 3, 0, 1]) + bytes(4),
     },
 }.items():
     os.makedirs(os.path.join(here, target), exist_ok=True)

@@ -32,6 +32,7 @@ mod links;
 mod message;
 mod monitor;
 mod neighbours;
+mod news;
 mod routes;
 mod snapshot;
 mod socket;
@@ -39,7 +40,8 @@ mod socket;
 pub use bound::Bound;
 pub use configure::{ConfigureError, Configured, configure};
 pub use discover::{DiscoverError, discover};
-pub use monitor::{Monitor, News, Told};
+pub use monitor::{Monitor, Told};
+pub use news::News;
 pub use snapshot::{FamilySnapshot, Snapshot, snapshot};
 pub use socket::Socket;
 

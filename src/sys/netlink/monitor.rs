@@ -7,8 +7,8 @@
 //! is told twice does no harm.
 //!
 //! News of neighbours are complete in themselves. Of all else only that is told which may make the
-//! host look different to us: interfaces that go up or down, addresses, and default routes. Then
-//! the whole picture is to be asked for again; not at once, as such news seldom come alone.
+//! host look different to us (`news.rs`). Then the whole picture is to be asked for again; not at
+//! once, as such news seldom come alone.
 //!
 //! The kernel drops news that are not read soon enough, and says so once ([`Told::Lost`]). Then
 //! everything is to be asked for again. It has to be read to the end before: as long as anything
@@ -25,11 +25,9 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use netlink_sys::{Socket as RawSocket, protocols::NETLINK_ROUTE};
 
 use super::discover::{self, DiscoverError};
-use super::message::{
-    self, AddrHeader, DELADDR, DELLINK, DELNEIGH, DELROUTE, GETNEIGH, LinkHeader, NEWADDR, NEWLINK,
-    NEWNEIGH, NEWROUTE, NeighbourHeader, Received, RouteHeader,
-};
-use super::{INET, INET6, Socket, neighbours, routes};
+use super::message::{self, GETNEIGH, NEWNEIGH, NeighbourHeader};
+use super::news::{self, News};
+use super::{INET, INET6, Socket, neighbours};
 use crate::config::{Config, HostView, Neighbour};
 
 /// Groups of linux/rtnetlink.h: `RTNLGRP_LINK`, `RTNLGRP_NEIGH`, `RTNLGRP_IPV4_IFADDR`,
@@ -45,15 +43,6 @@ pub struct Monitor {
     news: RawSocket,
     ask: Socket,
     buffer: Vec<u8>,
-}
-
-/// What has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// What is known of a neighbour.
-    Neighbour(Neighbour),
-    /// Something that the host's view depends on.
-    Network,
 }
 
 /// What reading brought.
@@ -97,7 +86,7 @@ impl Monitor {
             // Only the kernel's word counts, though nobody else could speak here.
             Ok((_, from)) if from.port_number() != 0 => Ok(Told::Some),
             Ok(_) => {
-                message::walk(&self.buffer).filter_map(|m| news(&m)).for_each(each);
+                message::walk(&self.buffer).filter_map(|m| news::read(&m)).for_each(each);
                 Ok(Told::Some)
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Told::Nothing),
@@ -138,60 +127,5 @@ impl Monitor {
     /// See [`DiscoverError`].
     pub fn has_address(&mut self, addr: IpAddr) -> Result<bool, DiscoverError> {
         discover::has_address(&mut self.ask, addr)
-    }
-}
-
-/// What a message means to us, if anything.
-fn news(m: &Received<'_>) -> Option<News> {
-    let matters = match m.kind {
-        NEWNEIGH | DELNEIGH => return neighbours::read(m.kind, m.body).map(News::Neighbour),
-        // Nothing has changed about most interfaces that are told of: wireless ones report scans.
-        NEWLINK => LinkHeader::parse(m.body)?.change != 0,
-        DELLINK => true,
-        NEWADDR | DELADDR => AddrHeader::parse(m.body).is_some(),
-        // A router with a million routes would keep us busy with all of them.
-        NEWROUTE | DELROUTE => {
-            let route = RouteHeader::parse(m.body)?;
-            route.dst_len == 0 && route.kind == routes::UNICAST
-        }
-        _ => false,
-    };
-    matters.then_some(News::Network)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::super::attrs::AttrBuf;
-    use super::*;
-
-    fn of(kind: u16, body: &[u8]) -> Option<News> {
-        news(&Received { kind, flags: 0, sequence: 0, body })
-    }
-
-    // [ADDR-12] What may change the view of the host, and what is only noise.
-    #[test]
-    fn what_matters() {
-        let attrs = AttrBuf::default();
-        let route = RouteHeader { kind: routes::UNICAST, ..RouteHeader::default() };
-        let link = LinkHeader { index: 3, flags: 1, change: 1 };
-        for (kind, body, matters) in [
-            (NEWROUTE, route.body(&attrs), true),
-            (DELROUTE, route.body(&attrs), true),
-            (NEWROUTE, RouteHeader { dst_len: 24, ..route }.body(&attrs), false),
-            (NEWROUTE, RouteHeader { kind: 5, ..route }.body(&attrs), false),
-            (NEWLINK, link.body(&attrs), true),
-            (NEWLINK, LinkHeader { change: 0, ..link }.body(&attrs), false),
-            (DELLINK, link.body(&attrs), true),
-            (NEWADDR, AddrHeader::default().body(&attrs), true),
-            (DELADDR, AddrHeader::default().body(&attrs), true),
-            (99, link.body(&attrs), false),
-        ] {
-            assert_eq!(of(kind, &body), matters.then_some(News::Network), "{kind} {body:?}");
-        }
-        for kind in 0..100 {
-            let _ = of(kind, &[]);
-            let _ = of(kind, &[1; 3]);
-        }
     }
 }

@@ -5,6 +5,16 @@
 mod attrs;
 #[path = "../../../src/sys/netlink/message.rs"]
 mod message;
+#[path = "../../../src/sys/netlink/neighbours.rs"]
+mod neighbours;
+#[path = "../../../src/sys/netlink/news.rs"]
+mod news;
+
+use news::News;
+
+/// Address families, as the parsers know them.
+const INET: u8 = 2;
+const INET6: u8 = 10;
 
 pub(super) fn run(data: &[u8]) {
     let mut seen = 0;
@@ -15,6 +25,10 @@ pub(super) fn run(data: &[u8]) {
         message::LinkHeader::parse(received.body);
         message::AddrHeader::parse(received.body);
         message::RouteHeader::parse(received.body);
+        if let Some(News::Neighbour(n)) = news::read(&received) {
+            assert!(!n.addr.is_unspecified() && !n.addr.is_multicast() && !n.addr.is_loopback());
+            assert!(n.mac.is_none_or(|mac| mac.is_station()));
+        }
         for skip in [0, 8, 12, 16] {
             let attrs = attrs::parse(received.body.get(skip..).unwrap_or_default());
             for attr in attrs.unwrap_or_default() {
