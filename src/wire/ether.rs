@@ -219,6 +219,17 @@ mod tests {
         assert_eq!(packet(&frame).unwrap().transport, &[1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
+    // [L2-5] So is padding behind IPv6 packets; what is cut short is none.
+    #[test]
+    fn ipv6_padding_is_trimmed() {
+        let mut frame = v6(17, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        frame.extend([0; 4]);
+        assert_eq!(packet(&frame).unwrap().transport, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        for len in 14..62 {
+            assert_eq!(packet(&frame[..len]).unwrap_err(), ParseError::Truncated, "{len}");
+        }
+    }
+
     // [L2-4] Any fragment bit but don't-fragment makes a fragment, or nothing.
     #[test]
     fn fragments_are_told_apart() {

@@ -60,7 +60,7 @@ fn becomes(open: bool, ns: &Ns, to: SocketAddr) {
 
 #[test]
 fn listeners_in_the_namespace_appear_on_the_host() {
-    // [FWD-19] [FWD-22]
+    // [FWD-19] [FWD-22] [NS-16]
     Lab::run(|lab| {
         let guest = lab.guest("-t auto -u none -T none -U none");
         let to = at(HOST4, 9100);

@@ -230,7 +230,7 @@ fn guests_come_and_go_in_the_middle_of_a_frame() {
 
 #[test]
 fn bad_streams_end_the_connection_and_nothing_else() {
-    // [TAP-2] [T-31] and each is told and counted
+    // [L2-1] [TAP-2] [T-31] and each is told and counted
     Lab::run(|lab| {
         let (mut passt, socket) = talking(lab, "--debug");
         for (stream, what) in [

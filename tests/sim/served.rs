@@ -8,6 +8,7 @@ use passt::translate::tcp::Timeouts;
 use passt::translate::{Now, Setup, Translator};
 use passt::wire::Vnet;
 
+use super::inbound::{TO, at};
 use super::link::FakeLink;
 use super::net::FakeNet;
 use super::rng::Rng;
@@ -128,4 +129,66 @@ fn router_is_not_advertised() {
         t.on_time();
         assert!(t.out.frames.is_empty());
     }
+}
+
+/// A packet of the guest with any protocol and content.
+fn packet(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut f = hex("9a559a559a55 525400123456 0800 4500");
+    f.extend((20 + payload.len() as u16).to_be_bytes());
+    f.extend([0, 0, 0, 0, 64, protocol, 0, 0, 192, 0, 2, 99, 224, 0, 0, 22]);
+    f.extend(payload);
+    f
+}
+
+fn packet6(next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut f = hex("333300000016 525400123456 86dd 60000000");
+    f.extend((payload.len() as u16).to_be_bytes());
+    f.extend([next, 1]);
+    f.extend(hex(
+        "2001 0db8 0000 0000 0000 0000 0000 0099 ff02 0000 0000 0000 0000 0000 0000 0016",
+    ));
+    f.extend(payload);
+    f
+}
+
+// [MC-1] [L2-8] [ADDR-8] Reports of groups and transports that we do not carry are dropped without
+// a word, and tell where the guest is; so are stubs of what we do carry.
+#[test]
+fn what_is_not_carried() {
+    let router_alert = [58, 0, 5, 2, 0, 0, 1, 0];
+    let report = [&router_alert[..], &[143, 0, 0, 0, 0, 0, 0, 0]].concat();
+    for (frame, reason) in [
+        (packet(2, &[0x22, 0, 0, 0, 0, 0, 0, 0]), DropReason::Protocol),
+        (packet(132, &[0; 40]), DropReason::Protocol),
+        (packet(47, &[0; 40]), DropReason::Protocol),
+        (packet(17, &[0; 7]), DropReason::BadTransport),
+        (packet(6, &[0; 7]), DropReason::BadTransport),
+        (packet(1, &[8, 0, 0, 0, 0, 0, 0]), DropReason::IcmpType),
+        (packet6(0, &report), DropReason::IcmpType),
+        (packet6(132, &[0; 40]), DropReason::Protocol),
+        (packet6(59, &[0; 8]), DropReason::Protocol),
+        (packet6(17, &[0; 7]), DropReason::BadTransport),
+    ] {
+        let mut t = translator(Offered::default(), Lease::example(), Protocols::default());
+        t.on_frame(&Vnet::default(), &frame);
+        t.end_batch();
+        assert!(t.out.frames.is_empty() && t.is_empty(), "{frame:02x?}");
+        assert_eq!(t.drops().iter().collect::<Vec<_>>(), [(reason, 1)], "{frame:02x?}");
+        let (id, sock) = (t.next_id().unwrap(), t.net.accept());
+        let v4 = frame[12] == 8;
+        let peer = if v4 { "198.51.100.7" } else { "2001:db8:7::7" };
+        t.on_connection(id, sock, at(peer, 5), TO);
+        let syn = t.out.frames.pop_front().unwrap();
+        let dst = if v4 { &syn[30..34] } else { &syn[38..54] };
+        assert_eq!(dst.last(), Some(if v4 { &99 } else { &0x99 }), "{frame:02x?}");
+    }
+}
+
+// [NDP-10] [ADDR-10] A guest that connects is asked for its addresses, and told nothing.
+#[test]
+fn a_guest_that_connects_is_solicited() {
+    let mut t = translator(Offered::default(), Lease::example(), Protocols::default());
+    t.solicit_guest();
+    let kinds: Vec<_> = t.out.frames.iter().map(|f| (f[12], f[13], f[54])).collect();
+    assert_eq!(kinds, [(8, 6, 0), (0x86, 0xdd, 135)]);
 }
