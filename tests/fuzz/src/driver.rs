@@ -4,7 +4,7 @@
 //!
 //! [`run`] makes a [`Translator`] with fake sockets and a fake link and reads steps from its
 //! input until it is used up: frames of the guest, readiness and failures of sockets, connections
-//! and datagrams of peers, time. Nothing else decides anything, so an input is a test case.
+//! and datagrams of peers, news of neighbours, time. Nothing else decides anything, so an input is a test case.
 //!
 //! Checked after every step: no more and no fewer sockets are open than there are flows; the next
 //! deadline is in the future; a flow is listed for another visit at most once. Checked at the end:
@@ -212,6 +212,7 @@ impl<'a> World<'a> {
             26 => self.t.out.full = self.input.chance(127),
             27 => self.t.out.lose = self.input.byte() % 4,
             28 => self.t.net.trouble = self.input.byte(),
+            29 if op & 0x40 != 0 => self.neighbour(),
             29 => self.visits(),
             30 => self.stale(),
             _ => self.t.net.acked_by_peer(self.input.byte()),
@@ -304,6 +305,17 @@ impl<'a> World<'a> {
         sock.room = room;
         if sock.kind == Kind::Stream && sock.connected {
             self.event(n, SocketReady { write: true, ..SocketReady::default() });
+        }
+    }
+
+    /// The host learns the Ethernet address of a neighbour, or forgets it, or lists all it knows.
+    fn neighbour(&mut self) {
+        let addr = frames::peer(&mut self.input).addr;
+        let mac = Mac([self.input.byte(), 0, 0, 0, 0, self.input.byte()]);
+        match self.input.byte() % 4 {
+            0 => self.t.on_neighbour(addr, None),
+            1 => self.t.neighbours_are(&[(addr, mac), (addr, Mac([2; 6]))]),
+            _ => self.t.on_neighbour(addr, Some(mac)),
         }
     }
 

@@ -2,7 +2,7 @@
 //! keeps the fragments that the guest has yet to send.
 
 use passt::translate::FrameOut;
-use passt::wire::{Body, Datagram, ETH_LEN, Fragment, Frame, Gso, Head, Segment, proto};
+use passt::wire::{Body, Datagram, ETH_LEN, Fragment, Frame, Gso, Head, Mac, Segment, proto};
 
 /// Longest IP packet (IPv6 does not count its header) behind an Ethernet header.
 const FRAME_MAX: usize = ETH_LEN + 40 + 65_535;
@@ -109,6 +109,7 @@ impl FrameOut for Link {
     fn send_from(&mut self, head: &Head, payload: &[u8]) -> bool {
         let len = payload.len();
         let (headers, vnet) = (head.frame(), head.vnet());
+        check_source(headers);
         assert!(len <= self.room.len() && headers.len() + len <= FRAME_MAX, "frame too long");
         assert_eq!(usize::from(vnet.hdr_len), headers.len());
         match vnet.gso {
@@ -141,8 +142,15 @@ impl FrameOut for Link {
     fn control(&mut self, frame: &[u8]) -> bool {
         assert!(frame.len() >= ETH_LEN && frame.len() <= PARSED, "{} bytes", frame.len());
         Frame::parse(frame).expect("a frame of ours parses");
+        check_source(frame);
         !self.lost()
     }
+}
+
+/// A frame of ours is from one station, us or a neighbour.
+fn check_source(frame: &[u8]) {
+    let source = Mac(frame[6..12].try_into().unwrap());
+    assert!(source.is_station(), "from {source}");
 }
 
 /// A frame of ours says what it carries.
