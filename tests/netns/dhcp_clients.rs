@@ -566,6 +566,20 @@ fn networkd() {
 }
 
 #[test]
+fn guest_is_reached_where_it_configured_itself() {
+    // [ADDR-8] By router advertisement, and before it has sent anything from there.
+    Lab::run(|lab| {
+        let guest = lab.unconfigured("-t 8080");
+        let server = listen(&guest.ns, at("::".parse().unwrap(), 8080));
+        eventually("address from the advertised prefix", PATIENCE, || {
+            let link = Link::of(&guest.ns, "up0");
+            !link.tentative && link.addresses.iter().any(IpAddr::is_ipv6)
+        });
+        roundtrip(&lab.remote, at(HOST6, 8080), &server);
+    });
+}
+
+#[test]
 fn tools_see_the_router() {
     // [NDP-2] [NDP-5] [NDP-6]
     Lab::run(|lab| {
