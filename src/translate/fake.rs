@@ -236,7 +236,7 @@ pub(super) struct Rig {
     boards: Boards,
     fragmenter: Fragmenter,
     lease: Lease,
-    neighbours: Neighbours,
+    pub(super) neighbours: Neighbours,
 }
 
 impl Rig {

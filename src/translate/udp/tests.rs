@@ -117,8 +117,7 @@ fn ttl_is_passed_on() {
     }
 }
 
-// [UDP-7] [UDP-17] [UDP-20] Answers come in order, from the only Ethernet address that we
-// have, and from where the guest sent to; empty ones too.
+// [UDP-7] [UDP-17] Answers come in order, and from where the guest sent to; empty ones too.
 #[test]
 fn answers_reach_the_guest() {
     for v4 in [true, false] {
@@ -453,6 +452,35 @@ fn reports_reach_the_guest() {
         let _ = flow.on_socket(32, &mut rig.io());
         assert!(rig.out.frames.is_empty());
         assert_eq!(rig.drops(), [(DropReason::HostSend, 2)]);
+    }
+}
+
+// [ADDR-11] [UDP-20] Datagrams come from the Ethernet address that the neighbour has now, reports from
+// that of who reports.
+#[test]
+fn frames_come_from_neighbours() {
+    let mut rig = Rig::new();
+    let (_, ours, peer) = ends(true);
+    let mut flow = outgoing(&mut rig, true);
+    let mut source = |rig: &mut Rig| {
+        let _ = flow.on_socket(32, &mut rig.io());
+        let frame = rig.out.frames.pop().unwrap();
+        Mac(frame[6..12].try_into().unwrap())
+    };
+    for mac in [Mac([2; 6]), Mac([4; 6])] {
+        rig.neighbours.learn(ours.addr, mac);
+        rig.net.incoming.push_back(Ok(b"answer".to_vec()));
+        assert_eq!(source(&mut rig), mac);
+    }
+    rig.neighbours.learn(at("192.0.2.1", 0).addr, Mac([6; 6]));
+    let router = at("198.51.100.1", 0).addr;
+    for (offender, mac) in [(router, Mac([6; 6])), (peer.addr, Mac([4; 6]))] {
+        let message = IcmpMessage { kind: 11, code: 0, mtu: 0 };
+        rig.net
+            .reports
+            .push_back((Report { message, offender: Some(offender), quoted: 0 }, vec![]));
+        rig.net.incoming.push_back(Err(HostError::Other));
+        assert_eq!(source(&mut rig), mac);
     }
 }
 
