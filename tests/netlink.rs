@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use passt::config::{Config, HostView, Lease, Neighbour};
@@ -481,7 +481,10 @@ isolated! {
             addr: IpAddr::from([192, 0, 2, last]),
             mac: mac.map(|m| m.parse().unwrap()),
         };
-        told(&mut monitor);
+        // News of the link that came up.
+        while !told(&mut monitor).0.is_empty() {
+            std::thread::sleep(Duration::from_millis(500));
+        }
         ip("neigh add 192.0.2.7 lladdr 02:00:00:00:00:07 dev u0 nud permanent");
         let seven = neighbour(7, Some("02:00:00:00:00:07"));
         assert_eq!(told(&mut monitor), (vec![News::Neighbour(seven)], false));
@@ -500,7 +503,7 @@ isolated! {
         }
         ip("link set u0 up");
         ip("neigh replace 192.0.2.7 lladdr 02:00:00:00:00:07 dev u0 nud permanent");
-        told(&mut monitor);
+        assert!(told(&mut monitor).0.contains(&News::Neighbour(seven)));
         ip("neigh del 192.0.2.7 dev u0");
         let gone = News::Neighbour(neighbour(7, None));
         assert!(told(&mut monitor).0.contains(&gone));
@@ -520,7 +523,12 @@ isolated! {
 
         assert!(monitor.has_address(v4("192.0.2.5").into()).unwrap());
         assert!(!monitor.has_address(v4("192.0.2.7").into()).unwrap());
+        assert!(monitor.is_usable(ifindex, true).unwrap());
+        assert!(!monitor.is_usable(ifindex, false).unwrap(), "only link-local");
+        ip("link set u0 down");
+        assert!(!monitor.is_usable(ifindex, true).unwrap());
         ip("link del u0");
+        assert!(!monitor.is_usable(ifindex, true).unwrap_or(false));
         assert_eq!(monitor.look(&config()).unwrap().v4, None);
         uplink("u1", &["203.0.113.5/24"]);
         assert_eq!(monitor.look(&config()).unwrap().v4.unwrap().ifname, "u1");

@@ -7,9 +7,10 @@
 //!
 //! * the Ethernet addresses of neighbours, as the kernel tells of them, on the *template* interface
 //!   of either family;
-//! * which interface that is. It may be gone, or no longer the one of the default route: then what
-//!   would be chosen at a start now takes its place, for neighbours and for link-local
-//!   destinations. As long as there is none to choose, nothing changes;
+//! * which interface that is. Where it is of no use any more (it is gone, switched off, or has no
+//!   address), what would be chosen at a start now takes its place, for neighbours and for
+//!   link-local destinations. As long as there is none to choose, nothing changes. That another one
+//!   has the default route is no reason: the guest's neighbours are where they were;
 //! * what the address stands for that the user mapped to the host's own (`--map-guest-addr`):
 //!   the guest's address, as long as the host has it too, and then what it has instead.
 //!
@@ -74,10 +75,14 @@ impl Template {
         neighbour.ifindex == index
     }
 
-    /// This one, or for families where it has none the other.
-    fn or(self, other: Self) -> Self {
-        let choose = |a, b| if a == 0 { b } else { a };
-        Self { v4: choose(self.v4, other.v4), v6: choose(self.v6, other.v6) }
+    /// What it is now: each that is of no use any more gives way to one in `view`, if there is one.
+    fn update(self, view: &HostView, monitor: &mut Monitor) -> Self {
+        let now = Self::of(view);
+        let mut choose = |old, new, v4| {
+            let stays = new == 0 || old == new || (old != 0 && is_usable(monitor, old, v4));
+            if stays { old } else { new }
+        };
+        Self { v4: choose(self.v4, now.v4, true), v6: choose(self.v6, now.v6, false) }
     }
 }
 
@@ -186,10 +191,10 @@ impl Network {
         let before = self.template;
         match self.monitor.look(&self.config) {
             Ok(view) => {
-                self.template = Template::of(&view).or(before);
+                self.template = before.update(&view, &mut self.monitor);
                 self.find_twins(&view, translator);
                 if self.template != before {
-                    tell(&view);
+                    tell(&view, before, self.template);
                     translator.net.set_scope6(self.template.v6);
                 }
             }
@@ -235,9 +240,15 @@ impl Network {
     }
 }
 
-fn tell(view: &HostView) {
-    let v4 = view.v4.as_ref().map(|f| (4, &f.ifname));
-    let v6 = view.v6.as_ref().map(|f| (6, &f.ifname));
+/// An interface that is gone is an error for kernels with strict checking.
+fn is_usable(monitor: &mut Monitor, index: u32, v4: bool) -> bool {
+    monitor.is_usable(index, v4).unwrap_or(false)
+}
+
+/// Says which interface took the place of another one.
+fn tell(view: &HostView, before: Template, now: Template) {
+    let v4 = view.v4.as_ref().filter(|_| now.v4 != before.v4).map(|f| (4, &f.ifname));
+    let v6 = view.v6.as_ref().filter(|_| now.v6 != before.v6).map(|f| (6, &f.ifname));
     for (version, name) in [v4, v6].into_iter().flatten() {
         log::info!("The host's network has changed, its IPv{version} interface is {name}");
     }

@@ -219,3 +219,29 @@ fn host_moves_to_another_network() {
         assert_eq!(before.0[0], HOST4);
     });
 }
+
+#[test]
+fn another_interface_takes_the_default_route() {
+    // [ADDR-11] [ADDR-12] As with a VPN: the guest's neighbours are where they were.
+    Lab::run(|lab| {
+        let guest = lab.guest("");
+        ip("neigh replace 10.9.0.77 lladdr 02:00:00:00:00:77 dev up0 nud permanent");
+        let shown = || guest.told("10.9.0.77") == "02:00:00:00:00:77";
+        eventually("a neighbour", SOON, shown);
+        ip_batch(
+            "",
+            "link add vpn0 type veth peer name far0 netns remote
+             addr add 10.7.0.2/24 dev vpn0
+             addr add 2001:db8:7::2/64 dev vpn0 nodad
+             link set vpn0 up
+             route replace default via 10.7.0.1",
+        );
+        std::thread::sleep(Duration::from_millis(1500)); // it has looked
+        assert!(shown());
+        ip("neigh replace 10.9.0.78 lladdr 02:00:00:00:00:78 dev up0 nud permanent");
+        eventually("another", SOON, || guest.told("10.9.0.78") == "02:00:00:00:00:78");
+        // Then it is switched off.
+        ip("link set up0 down");
+        eventually("no neighbours", SOON, || guest.told("10.9.0.77") == OURS);
+    });
+}

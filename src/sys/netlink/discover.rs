@@ -112,6 +112,17 @@ fn look(
     Ok(HostView { v4, v6, ..HostView::default() })
 }
 
+/// True if the interface is there, switched on, and has an address of the family.
+pub(super) fn is_usable(
+    socket: &mut Socket,
+    family: u8,
+    index: u32,
+) -> Result<bool, DiscoverError> {
+    let links = links::all(socket).map_err(|source| dump_error("interfaces", source))?;
+    let up = links.iter().any(|l| l.index == index && l.is_up());
+    Ok(up && addrs::choose(&read_addrs(socket, family, index)?).is_some())
+}
+
 /// True if some interface of the host has this address.
 pub(super) fn has_address(socket: &mut Socket, ip: IpAddr) -> Result<bool, DiscoverError> {
     let family = if ip.is_ipv4() { INET } else { INET6 };

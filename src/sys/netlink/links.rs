@@ -46,6 +46,11 @@ impl Link {
         })
     }
 
+    /// It is switched on.
+    pub(super) fn is_up(&self) -> bool {
+        self.flags & IFF_UP != 0
+    }
+
     /// By flag: loopback need not be interface 1 [W-39].
     pub(super) fn is_loopback(&self) -> bool {
         self.flags & IFF_LOOPBACK != 0

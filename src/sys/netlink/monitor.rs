@@ -121,6 +121,15 @@ impl Monitor {
         discover::look_again(&mut self.ask, config)
     }
 
+    /// True if an interface can be used for IPv4, or else IPv6: it is there, switched on, and has an
+    /// address.
+    ///
+    /// # Errors
+    /// See [`DiscoverError`].
+    pub fn is_usable(&mut self, index: u32, v4: bool) -> Result<bool, DiscoverError> {
+        discover::is_usable(&mut self.ask, if v4 { INET } else { INET6 }, index)
+    }
+
     /// True if the host has this address now.
     ///
     /// # Errors
