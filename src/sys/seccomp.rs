@@ -94,7 +94,8 @@ const EVENT: &[i64] = &[
     libc::SYS_waitid,        // the command's status, or that of who looks after the PID file
 ];
 
-/// Data: `link`, `host`, the log, the end of a namespace watch.
+/// Data: `link`, `host`, the log, the end of a namespace watch, and netlink sockets opened before
+/// (`sendto` and `recvfrom`: ports that are bound, changes of the host's network).
 const DATA: &[i64] = &[
     libc::SYS_read,
     libc::SYS_write,

@@ -1,6 +1,8 @@
 //! The clients that guests really have, behind pasta without `--config-net`: ISC's dhclient, dhcpcd,
 //! busybox's udhcpc, systemd-networkd, and tools that look at neighbour discovery and ARP.
 //!
+//! (Debian's busybox comes without its DHCPv6 client, udhcpc6.)
+//!
 //! Some clients configure the interface themselves, and it is the kernel that is asked what came of
 //! it. Others call a script, and what they tell it is looked at; the script does what is to be done
 //! for an address to work.
