@@ -86,7 +86,11 @@ impl<'e> Builder<'e> {
         let text = || values::text(value);
         match option.action {
             // The caller has dealt with these.
-            Action::NotYet | Action::Help | Action::Version | Action::VhostUser => {}
+            Action::NotYet
+            | Action::Help
+            | Action::Version
+            | Action::VhostUser
+            | Action::RepairPath => {}
             Action::Debug => (self.debug, self.quiet) = (true, false),
             Action::Trace => (self.debug, self.trace, self.quiet) = (true, true, false),
             Action::Quiet => (self.debug, self.trace, self.quiet) = (false, false, true),

@@ -1,34 +1,25 @@
 //! The texts of `--help` and `--version`.
 
-use clap::Arg;
-
 use super::{lex, options};
 use crate::config::Mode;
 
 /// Help for one mode: usage, every option that works in it with its default, examples [CLI-21].
 pub(super) fn help(mode: Mode) -> String {
-    let command = lex::command();
-    let hidden: Vec<&str> =
-        options::all().filter(|option| !option.listed(mode)).map(|option| option.long).collect();
-    let (template, usage, after) = match mode {
-        Mode::Pasta => (PASTA_TEMPLATE, PASTA_USAGE, PORT_SPEC),
-        Mode::Passt => (PASST_TEMPLATE, PASST_USAGE, PORT_SPEC),
+    let (template, usage, specifiers) = match mode {
+        Mode::Pasta => (PASTA_TEMPLATE, PASTA_USAGE, PASTA_SPEC),
+        Mode::Passt => (PASST_TEMPLATE, PASST_USAGE, PASST_SPEC),
     };
-    let text = command
-        .mut_args(|arg: Arg| {
-            let hide = hidden.contains(&arg.get_id().as_str()) || arg.is_positional();
-            arg.hide(hide)
-        })
+    let mut command = lex::command();
+    for option in options::all() {
+        let text = option.help(mode);
+        command = command.mut_arg(option.long, |arg| arg.help(text).hide(text.is_empty()));
+    }
+    command
         .help_template(template)
         .override_usage(usage)
-        .after_help(after)
+        .after_help(specifiers)
         .render_help()
-        .to_string();
-    match mode {
-        Mode::Pasta => text,
-        // The table is written for namespaces.
-        Mode::Passt => text.replace("; not for -T and -U", "").replace("namespace", "guest"),
-    }
+        .to_string()
 }
 
 /// Version and licence; the first line is `NAME VERSION` [CLI-20].
@@ -65,18 +56,50 @@ shell, is started.
 {all-args}{after-help}
 ";
 
-const PORT_SPEC: &str = "SPEC can be given several times and adds up. It is one of:
+const PASTA_SPEC: &str = "SPEC can be given several times and adds up. It is one of:
   none                 Forward nothing
-  [ADDR/]PORTS         PORTS is a comma-separated list of ports and ranges, each
-                       with optional target ports after ':'. ADDR is the address
-                       to listen on, * or none for all; not for -T and -U
+  [ADDR[%NAME]/]PORTS  PORTS is a comma-separated list of ports and ranges, each
+                       with optional target ports after ':', before which there
+                       may be a target address and '/'. '~' and a port or range
+                       excludes it; exclusions alone, and the word all, mean
+                       every port but those that the kernel hands out. ADDR is
+                       the address to listen on, * or none for all, and NAME the
+                       interface;
+                       not for -T and -U
+  auto                 Forward the ports that are bound on the other side, and
+                       follow as they change; with PORTS, only those among them
 Examples:
   -t 22                Port 22 of the host to port 22 of the namespace
   -t 2222:22           Port 2222 to port 22
   -t 22,80             Ports 22 and 80 to the same ports
   -t 8000-8010         Ports 8000 to 8010 to the same ports
   -t 8000-8010:80-90   Ports 8000 to 8010 to ports 80 to 90, in order
+  -t 8000-8010,~8005   Ports 8000 to 8010 but for port 8005
+  -t ~25               Every port but 25
+  -t auto,~22          Whatever is bound in the namespace, but for port 22
   -t 127.0.0.1/8080    Port 8080 of 127.0.0.1 only
+  -t %eth0/22          Port 22, for what comes in through eth0 only
+  -t [::1]/8080:80     Port 8080 of ::1 only, to port 80";
+
+const PASST_SPEC: &str = "SPEC can be given several times and adds up. It is one of:
+  none                 Forward nothing
+  [ADDR[%NAME]/]PORTS  PORTS is a comma-separated list of ports and ranges, each
+                       with optional target ports after ':', before which there
+                       may be a target address and '/'. '~' and a port or range
+                       excludes it; exclusions alone, and the word all, mean
+                       every port but those that the kernel hands out. ADDR is
+                       the address to listen on, * or none for all, and NAME the
+                       interface
+Examples:
+  -t 22                Port 22 of the host to port 22 of the guest
+  -t 2222:22           Port 2222 to port 22
+  -t 22,80             Ports 22 and 80 to the same ports
+  -t 8000-8010         Ports 8000 to 8010 to the same ports
+  -t 8000-8010:80-90   Ports 8000 to 8010 to ports 80 to 90, in order
+  -t 8000-8010,~8005   Ports 8000 to 8010 but for port 8005
+  -t ~25               Every port but 25
+  -t 127.0.0.1/8080    Port 8080 of 127.0.0.1 only
+  -t %eth0/22          Port 22, for what comes in through eth0 only
   -t [::1]/8080:80     Port 8080 of ::1 only, to port 80";
 
 const PASST_USAGE: &str = "passt [OPTION]...";

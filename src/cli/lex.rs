@@ -74,7 +74,6 @@ const OPERANDS: &str = "COMMAND...";
 fn arg(option: &'static Opt) -> Arg {
     let mut arg = Arg::new(option.long)
         .long(option.long)
-        .help(option.help)
         .value_parser(ValueParser::os_string())
         .action(ArgAction::Append);
     if let Some(short) = option.short {

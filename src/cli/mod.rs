@@ -145,7 +145,13 @@ fn check_supported(event: &Event, mode: Mode) -> Result<(), String> {
         _ if option.action == Action::VhostUser => {
             Err(format!("option --{long} is not supported yet"))
         }
-        _ if option.action == Action::NotYet && option.value.is_some() => {
+        _ if option.action == Action::RepairPath && value == "none" => Ok(()),
+        _ if option.action == Action::RepairPath && mode == Mode::Pasta => {
+            Err(format!("option --{long} is for {} mode only", help::name(Mode::Passt)))
+        }
+        _ if matches!(option.action, Action::NotYet | Action::RepairPath)
+            && option.value.is_some() =>
+        {
             Err(format!("option --{long} '{}' is not supported yet", value.to_string_lossy()))
         }
         _ if option.action == Action::NotYet => {

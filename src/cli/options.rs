@@ -2,7 +2,8 @@
 //!
 //! Every option of both modes is listed, also those that do nothing yet: they must be recognised
 //! (and take their argument) so that the refusal names them and nothing is mistaken for a command
-//! [CLI-2]. An option without help text is left out of `--help`.
+//! [CLI-2]. An option without help text is left out of `--help`. Where an option means something
+//! else for a virtual machine, or has another default there, it has two texts.
 
 use crate::config::Mode;
 
@@ -74,6 +75,8 @@ pub(super) enum Action {
     /// The descriptor itself is read before all this, by [`super::guest_fd`].
     Fd,
     OneOff,
+    /// `none` is what is done without it, in every mode; anything else needs vhost-user.
+    RepairPath,
     /// Chooses the mode, before any other option is looked at [CLI-1].
     VhostUser,
 }
@@ -107,7 +110,9 @@ pub(super) struct Opt {
     pub(super) modes: Modes,
     pub(super) action: Action,
     /// Text for `--help`, default included; empty to leave the option out.
-    pub(super) help: &'static str,
+    help: &'static str,
+    /// The same for passt, where it differs.
+    machine: Option<&'static str>,
 }
 
 impl Opt {
@@ -120,6 +125,7 @@ impl Opt {
             modes: Modes::Both,
             action: Action::NotYet,
             help: "",
+            machine: None,
         }
     }
 
@@ -147,9 +153,17 @@ impl Opt {
         Self { action, help, ..self }
     }
 
-    /// True if the help text of `mode` lists it.
-    pub(super) fn listed(&self, mode: Mode) -> bool {
-        !self.help.is_empty() && self.modes.include(mode)
+    const fn machine(self, help: &'static str) -> Self {
+        Self { machine: Some(help), ..self }
+    }
+
+    /// What `--help` says about it; empty if that leaves it out.
+    pub(super) fn help(&self, mode: Mode) -> &'static str {
+        match mode {
+            _ if !self.modes.include(mode) => "",
+            Mode::Pasta => self.help,
+            Mode::Passt => self.machine.unwrap_or(self.help),
+        }
     }
 }
 
@@ -173,11 +187,16 @@ pub(super) fn all() -> impl Iterator<Item = &'static Opt> {
 const GENERAL: &[Opt] = &[
     Opt::flag("help").short('h').does(Action::Help, "Print this text and exit"),
     Opt::flag("version").does(Action::Version, "Print the version and exit"),
-    Opt::flag("foreground").short('f').does(
-        Action::Foreground,
-        "Stay in the foreground\n[default: off, but on when a command is started]",
-    ),
-    Opt::flag("quiet").short('q').does(Action::Quiet, "Print warnings and errors only"),
+    Opt::flag("foreground")
+        .short('f')
+        .does(
+            Action::Foreground,
+            "Stay in the foreground\n[default: off, but on when a command is started]",
+        )
+        .machine("Stay in the foreground [default: off]"),
+    Opt::flag("quiet")
+        .short('q')
+        .does(Action::Quiet, "Print warnings and errors only\n[default: off]"),
     Opt::flag("debug").short('d').does(Action::Debug, "Print debug messages [default: off]"),
     Opt::flag("trace")
         .does(Action::Trace, "Print a line per event and packet, implies --debug\n[default: off]"),
@@ -189,10 +208,16 @@ const GENERAL: &[Opt] = &[
     Opt::with("pid", "FILE")
         .short('P')
         .does(Action::PidFile, "Write the process id to FILE [default: none]"),
-    Opt::with("buffer-memory", "SIZE").does(
-        Action::BufferMemory,
-        "Memory for what the namespace sent and sockets of\nthe host do not take, 1M to 1G [default: 64M]",
-    ),
+    Opt::with("buffer-memory", "SIZE")
+        .does(
+            Action::BufferMemory,
+            "Memory for what the namespace sent and sockets of\n\
+             the host do not take, 1M to 1G [default: 64M]",
+        )
+        .machine(
+            "Memory for what the guest sent and sockets of the\n\
+             host do not take, 1M to 1G [default: 64M]",
+        ),
     Opt::with("log-file", "FILE").short('l'),
     Opt::with("log-size", "BYTES"),
     Opt::with("stats", "DELAY"),
@@ -304,24 +329,33 @@ const NAMES: &[Opt] = &[
         "Search domain to advertise, up to six times, or none\n\
          [default: those of /etc/resolv.conf]",
     ),
-    Opt::flag("no-dhcp-dns").does(Action::NoDhcpDns, ""),
+    Opt::flag("no-dhcp-dns").does(Action::NoDhcpDns, "").machine(
+        "Do not advertise resolvers, neither by DHCP and\n\
+         DHCPv6 nor in router advertisements [default: off]",
+    ),
     Opt::flag("dhcp-dns").pasta().does(
         Action::DhcpDns,
         "Advertise resolvers by DHCP, DHCPv6 and in router\n\
          advertisements [default: off]",
     ),
-    Opt::flag("no-dhcp-search").does(Action::NoDhcpSearch, ""),
+    Opt::flag("no-dhcp-search").does(Action::NoDhcpSearch, "").machine(
+        "Do not advertise the search list, neither by DHCP\n\
+         and DHCPv6 nor in router advertisements\n[default: off]",
+    ),
     Opt::flag("dhcp-search").pasta().does(
         Action::DhcpSearch,
         "Advertise the search list by DHCP and DHCPv6, and\n\
          with --dhcp-dns in router advertisements\n[default: off]",
     ),
-    Opt::with("hostname", "NAME").short('H').does(
-        Action::Hostname,
-        "Host name that a command or shell started by us sees\n\
-         and DHCP gives\n\
-         [default: pasta- and the host's; none by DHCP]",
-    ),
+    Opt::with("hostname", "NAME")
+        .short('H')
+        .does(
+            Action::Hostname,
+            "Host name that a command or shell started by us sees\n\
+             and DHCP gives\n\
+             [default: pasta- and the host's; none by DHCP]",
+        )
+        .machine("Host name that DHCP gives [default: none]"),
     Opt::with("fqdn", "NAME")
         .does(Action::Fqdn, "Fully qualified name that DHCP and DHCPv6 give\n[default: none]"),
 ];
@@ -334,20 +368,29 @@ const HOST: &[Opt] = &[
     ),
     Opt::flag("no-map-gw")
         .does(Action::NoMapGw, "Do not map the gateway to the host\n[default: off]"),
-    Opt::with("map-guest-addr", "ADDR|none").does(
-        Action::MapGuestAddr,
-        "Address for the host's own address that\n\
-         the namespace has too, once for each of\nIPv4 and IPv6, or none [default: none]",
-    ),
+    Opt::with("map-guest-addr", "ADDR|none")
+        .does(
+            Action::MapGuestAddr,
+            "Address for the host's own address that\n\
+             the namespace has too, once for each of\n\
+             IPv4 and IPv6, or none [default: none]",
+        )
+        .machine(
+            "Address for the host's own address that\n\
+             the guest has too, once for each of IPv4\n\
+             and IPv6, or none [default: none]",
+        ),
 ];
 
 const FORWARDING: &[Opt] = &[
     Opt::with("tcp-ports", "SPEC")
         .short('t')
-        .does(Action::TcpIn, "Forward TCP ports of the host to the namespace\n[default: auto]"),
+        .does(Action::TcpIn, "Forward TCP ports of the host to the namespace\n[default: auto]")
+        .machine("Forward TCP ports of the host to the guest\n[default: none]"),
     Opt::with("udp-ports", "SPEC")
         .short('u')
-        .does(Action::UdpIn, "Forward UDP ports of the host to the namespace\n[default: auto]"),
+        .does(Action::UdpIn, "Forward UDP ports of the host to the namespace\n[default: auto]")
+        .machine("Forward UDP ports of the host to the guest\n[default: none]"),
     Opt::with("tcp-ns", "SPEC")
         .short('T')
         .pasta()
@@ -361,10 +404,13 @@ const FORWARDING: &[Opt] = &[
         "Allow forwarded ports (and --outbound) on addresses\n\
          that the host does not have yet [default: off]",
     ),
-    Opt::flag("no-splice").does(
-        Action::NoSplice,
-        "Send what comes from the host's loopback interface\nthrough the link, too [default: off]",
-    ),
+    // Nothing can go past the link to a virtual machine.
+    Opt::flag("no-splice")
+        .does(
+            Action::NoSplice,
+            "Send what comes from the host's loopback interface\nthrough the link, too [default: off]",
+        )
+        .machine(""),
     Opt::flag("splice-only").pasta().does(
         Action::SpliceOnly,
         "Connect the loopback interfaces of namespace and host\n\
@@ -386,16 +432,20 @@ const PROTOCOLS: &[Opt] = &[
     Opt::flag("no-ndp")
         .does(Action::NoNdp, "Do not answer neighbour discovery, implies --no-ra\n[default: off]"),
     Opt::flag("no-dhcpv6").does(Action::NoDhcpv6, "Do not serve DHCPv6 [default: off]"),
-    Opt::flag("no-ra").does(
-        Action::NoRa,
-        "Do not send router advertisements\n[default: off; implied by --config-net]",
-    ),
+    Opt::flag("no-ra")
+        .does(
+            Action::NoRa,
+            "Do not send router advertisements\n[default: off; implied by --config-net]",
+        )
+        .machine("Do not send router advertisements [default: off]"),
 ];
 
 const MACHINES: &[Opt] = &[
     Opt::with("socket", "PATH").alias("socket-path").short('s').passt().does(
         Action::Socket,
-        "Socket that virtual machines connect to [default:\nthe first free of /tmp/passt_1.socket to 99]",
+        "Socket that virtual machines connect to\n\
+         [default: the first free one of\n\
+         /tmp/passt_1.socket to /tmp/passt_99.socket]",
     ),
     Opt::with("fd", "FD").short('F').passt().does(
         Action::Fd,
@@ -404,7 +454,7 @@ const MACHINES: &[Opt] = &[
     ),
     Opt::flag("vhost-user").does(Action::VhostUser, ""),
     Opt::flag("print-capabilities"),
-    Opt::with("repair-path", "PATH").passt(),
+    Opt::with("repair-path", "PATH").does(Action::RepairPath, ""),
     Opt::flag("migrate-exit").passt(),
     Opt::flag("migrate-no-linger").passt(),
     Opt::flag("one-off")

@@ -205,6 +205,7 @@ impl Resolved {
 
     /// A user namespace in which we are nobody; and guests may come.
     fn open_machine(self, door: Door) -> Result<Opened, StartError> {
+        let config = &self.parsed.config;
         userns::create(None)?;
         caps::reduce_for_setup()?;
         let guests = match door {
@@ -212,12 +213,8 @@ impl Resolved {
             Door::Path(file) => {
                 let path = file.path().to_owned();
                 let fd = file.listen()?;
-                let path = path.display();
-                log::info!("virtual machines can connect to {path}");
-                log::info!(
-                    "QEMU 7.2 or later: -device virtio-net-pci,netdev=s \
-                     -netdev stream,id=s,server=off,addr.type=unix,addr.path={path}"
-                );
+                let probed = config.target == Target::Machine(GuestSocket::Probe);
+                tell_how_to_connect(&path, probed);
                 Guests::Listener(fd)
             }
         };
@@ -311,6 +308,23 @@ impl Resolved {
         }
         let bound = if Auto::is_needed(config) { auto::look() } else { None };
         Ok(Made { tap, configured, listeners, bound })
+    }
+}
+
+/// Says how machines are started that connect [CLI-17] [CLI-18].
+fn tell_how_to_connect(path: &Path, probed: bool) {
+    let path = path.display();
+    log::info!("virtual machines can connect to {path}");
+    log::info!(
+        "QEMU 7.2 or later: -device virtio-net-pci,netdev=s \
+         -netdev stream,id=s,server=off,addr.type=unix,addr.path={path}"
+    );
+    // Elsewhere it does not look.
+    if probed {
+        log::info!(
+            "earlier versions, by qrap: qrap 5 qemu-system-x86_64 ... \
+             -net socket,fd=5 -net nic,model=virtio"
+        );
     }
 }
 

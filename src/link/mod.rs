@@ -16,6 +16,7 @@
 mod none;
 mod segment;
 mod stream;
+mod sum;
 mod tap;
 
 use std::io;

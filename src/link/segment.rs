@@ -88,7 +88,7 @@ pub(super) fn cut<'a>(
         put(out, at, &[0, 0])?;
         let mut sum = pseudo;
         sum.add(out.get(transport..)?);
-        sum.add(payload);
+        super::sum::add(&mut sum, payload);
         // A UDP checksum of 0 would mean "none" (RFC 768); for TCP both forms are equal.
         put(out, at, &sum.finish_udp().to_be_bytes())?;
     }

@@ -3,9 +3,13 @@
 //! # Theory of operation
 //!
 //! The sum does not depend on byte order up to a final swap, and may be taken over wider words as
-//! long as the carries are folded back in (RFC 1071, 2). So [`Checksum::add`] sums native 32-bit
-//! words into independent 64-bit lanes, a loop that compilers turn into vector instructions, and
-//! only [`Checksum::fold`] turns the result into network order.
+//! long as the carries are folded back in (RFC 1071, 2). So [`Checksum::add`] sums native words of
+//! 64 bits in independent lanes, a loop that compilers turn into vector instructions, and only
+//! [`Checksum::fold`] turns the result into network order. Processors have no carry between vector
+//! lanes; what is lost when a lane overflows follows from a second sum, that of the upper halves.
+//!
+//! [`Checksum::add_avx2`] is the same loop for processors with wider vectors than the least that
+//! we are built for. Whoever sums much finds out whether there are any.
 //!
 //! Data may arrive in pieces of any length. After an odd number of bytes the next piece starts in
 //! the low half of a word: its sum is then byte-swapped before it is added (RFC 1071, 2.B).
@@ -60,10 +64,22 @@ impl Checksum {
 
     /// Adds bytes that follow those added before.
     pub fn add(&mut self, data: &[u8]) {
-        let part = fold_native(sum_native(data));
+        self.add_part(sum_native(data), data.len());
+    }
+
+    /// The same in instructions that not every processor has.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    pub fn add_avx2(&mut self, data: &[u8]) {
+        self.add_part(sum_native(data), data.len());
+    }
+
+    /// Adds the sum of the native words of `len` bytes.
+    fn add_part(&mut self, sum: u64, len: usize) {
+        let part = fold_native(sum);
         let part = if self.odd { part.swap_bytes() } else { part };
         self.sum = self.sum.wrapping_add(u64::from(part));
-        self.odd ^= data.len() % 2 == 1;
+        self.odd ^= len % 2 == 1;
     }
 
     /// Adds a word at an even offset: a header field in host order, or the result of
@@ -102,31 +118,46 @@ pub fn of(data: &[u8]) -> u16 {
     c.finish()
 }
 
-/// Bytes taken per turn of the main loop: one 32-bit word for each of eight lanes.
-const BLOCK: usize = 32;
+/// Bytes taken per turn of the main loop: a 64-bit word for each lane.
+const BLOCK: usize = 64;
 
-/// Sum of the native-order words of `data`, the last padded with zeros.
+/// Sum of the native-order words of `data`, the last padded with zeros, folded to 32-bit words.
 ///
-/// A lane holds 2^32 words before it could overflow, the total eight lanes less: 2 GiB and more.
+/// A lane takes 2^32 words before its upper halves could overflow, the total eight lanes less: more
+/// than there is memory for. Inlined, so that it is compiled for what its caller may use.
+#[inline(always)]
 fn sum_native(data: &[u8]) -> u64 {
     let (blocks, tail) = data.as_chunks::<BLOCK>();
-    let mut lanes = [0u64; BLOCK / 4];
+    // Sums modulo 2^64 of the words, and sums of their upper halves.
+    let mut whole = [0u64; BLOCK / 8];
+    let mut upper = [0u64; BLOCK / 8];
     for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane = lane.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
+        let (words, _) = block.as_chunks::<8>();
+        for ((whole, upper), word) in whole.iter_mut().zip(&mut upper).zip(words) {
+            let word = u64::from_ne_bytes(*word);
+            *whole = whole.wrapping_add(word);
+            *upper = upper.wrapping_add(word >> 32);
         }
     }
-    let mut sum = lanes.iter().fold(0u64, |sum, lane| sum.wrapping_add(*lane));
+    // The sum of the lower halves is no longer than 64 bits, so it is known although the other
+    // wrapped around.
+    let sum = whole.iter().zip(&upper).fold(0u64, |sum, (whole, upper)| {
+        sum.wrapping_add(whole.wrapping_sub(upper << 32)).wrapping_add(*upper)
+    });
+    sum.wrapping_add(sum_short(tail))
+}
 
-    let (words, rest) = tail.as_chunks::<2>();
-    for word in words {
-        sum = sum.wrapping_add(u64::from(u16::from_ne_bytes(*word)));
+/// The same for a little.
+#[inline(always)]
+fn sum_short(data: &[u8]) -> u64 {
+    let (words, rest) = data.as_chunks::<4>();
+    let sum =
+        words.iter().fold(0u64, |sum, word| sum.wrapping_add(u64::from(u32::from_ne_bytes(*word))));
+    let mut last = [0; 4];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
     }
-    if let [last] = rest {
-        sum = sum.wrapping_add(u64::from(u16::from_ne_bytes([*last, 0])));
-    }
-    sum
+    sum.wrapping_add(u64::from(u32::from_ne_bytes(last)))
 }
 
 /// Folds carries back in until 16 bits are left; zero only for a zero sum.
@@ -166,6 +197,22 @@ mod tests {
         let mut c = Checksum::new();
         parts.iter().for_each(|p| c.add(p));
         c.fold()
+    }
+
+    // Every length and alignment near those of a block, carries out of every lane included.
+    #[test]
+    fn lengths_and_alignments() {
+        let ones = [0xffu8; 4 * BLOCK];
+        let mixed: Vec<u8> =
+            (0..ones.len()).map(|n| u8::try_from(n * 151 % 256).unwrap()).collect();
+        for data in [&ones[..], &mixed] {
+            for at in 0..16 {
+                for len in 0..=3 * BLOCK {
+                    let part = &data[at..at + len];
+                    assert_eq!(sum(&[part]), model(part), "{len} bytes at {at}");
+                }
+            }
+        }
     }
 
     #[test]

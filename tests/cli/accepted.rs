@@ -1,5 +1,6 @@
 //! Valid command lines and the configuration they make.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -98,91 +99,109 @@ fn version_text() {
     assert!(text.ends_with(".\n\n"));
 }
 
-// [CLI-21] [COMPAT-5] Working options, their defaults, and nothing that is refused.
+/// Options that work in both modes.
+const OF_BOTH: &str = "help version foreground quiet debug trace runas pid buffer-memory ipv4-only \
+    ipv6-only interface address netmask gateway mtu mac-addr outbound outbound-if4 outbound-if6 dns \
+    dns-forward dns-host search hostname fqdn map-host-loopback no-map-gw map-guest-addr tcp-ports \
+    udp-ports freebind no-tcp no-udp no-icmp no-dhcp no-ndp no-dhcpv6 no-ra";
+
+/// Options for namespaces.
+const OF_PASTA: &str = "netns userns netns-only config-net ns-ifname ns-mac-addr offload \
+    no-netns-quit dhcp-dns dhcp-search tcp-ns udp-ns no-splice splice-only host-lo-to-ns-lo";
+
+/// Options for virtual machines.
+const OF_PASST: &str = "socket fd one-off no-dhcp-dns no-dhcp-search";
+
+/// The options that a help text lists, each with what it says of it in one line.
+fn listed(text: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut last = None;
+    for line in text.lines().take_while(|line| !line.starts_with("SPEC")) {
+        if let Some((_, rest)) =
+            line.split_once("--").filter(|_| line.trim_start().starts_with('-'))
+        {
+            let (name, text) = rest.split_once(' ').unwrap_or((rest, ""));
+            found.insert(name.to_owned(), text.to_owned());
+            last = Some(name.to_owned());
+        } else if let Some(option) = &last {
+            let text = found.entry(option.clone()).or_default();
+            *text = format!("{text} {}", line.trim());
+        }
+    }
+    found
+}
+
+// [CLI-21] [COMPAT-5] Every option that works in a mode, with its default, and nothing that is
+// refused there.
+#[test]
+fn help_lists_what_works() {
+    for (mode, own) in [("pasta", OF_PASTA), ("passt", OF_PASST)] {
+        let text = printed(&format!("{mode} --help"));
+        let listed = listed(&text);
+        let mut expected: Vec<_> =
+            OF_BOTH.split(' ').chain(own.split(' ')).filter(|w| !w.is_empty()).collect();
+        expected.sort_unstable();
+        assert_eq!(listed.keys().map(String::as_str).collect::<Vec<_>>(), expected, "{mode}");
+        for (option, text) in &listed {
+            let has_default = text.contains("[default: ");
+            assert!(
+                has_default || ["help", "version"].contains(&option.as_str()),
+                "{mode} {option}"
+            );
+        }
+        assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{text}");
+    }
+}
+
+// [CLI-21] What it says is true for the mode.
 #[test]
 fn help_text() {
     let text = printed("pasta --help");
-    for usage in ["pasta [OPTION]... [COMMAND", "pasta [OPTION]... PID", "--netns PATH|NAME"] {
-        assert!(text.contains(usage), "{usage}");
-    }
-    for option in [
+    for part in [
+        "pasta [OPTION]... [COMMAND",
+        "pasta [OPTION]... PID",
+        "--netns PATH|NAME",
         "-f, --foreground",
-        "-q, --quiet",
-        "-d, --debug",
-        "--trace",
-        "--config-net",
         "-I, --ns-ifname ",
-        "-a, --address ",
-        "-n, --netmask ",
-        "-g, --gateway ",
-        "-m, --mtu ",
-        "-M, --mac-addr ",
-        "-i, --interface ",
-        "-4, --ipv4-only",
-        "-6, --ipv6-only",
-        "--ns-mac-addr ",
-        "--offload ",
-        "--buffer-memory ",
-        "--no-map-gw",
-        "--map-host-loopback ",
-        "-D, --dns ",
-        "--dns-forward ",
-        "-t, --tcp-ports ",
-        "-u, --udp-ports ",
-        "-T, --tcp-ns ",
-        "-U, --udp-ns ",
-        "--runas ",
-        "-P, --pid ",
-        "--netns ",
-        "--userns ",
-        "--netns-only",
-        "--no-netns-quit",
-        "--dns-host ",
-        "--dhcp-dns",
-        "-S, --search ",
-        "--fqdn ",
-        "--no-dhcp ",
-        "--no-dhcpv6 ",
-        "-H, --hostname ",
-        "--map-guest-addr ",
-        "-o, --outbound ",
-        "--outbound-if4 ",
-        "--outbound-if6 ",
-        "--freebind",
-        "--no-tcp",
-        "--no-udp",
-        "--no-icmp",
-        "--no-ndp",
-        "--no-ra",
-        "--version",
-        "-h, --help",
         "[default: 65520]",
         "[default: 9a:55:9a:55:9a:55]",
-    ] {
-        assert!(text.contains(option), "{option}");
-    }
-    for option in ["--stderr", "--log-file", "--socket", "--vhost-user", "--one-off"] {
-        assert!(!text.contains(option), "{option}");
-    }
-    assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{text}");
-    let passt = printed("passt --help");
-    for option in [
-        "--version",
-        "-s, --socket <PATH>",
-        "-F, --fd <FD>",
-        "-1, --one-off",
-        "-m, --mtu <MTU>",
-        "-t, --tcp-ports <SPEC>",
-        "-a, --address <ADDR[/LEN]>",
-        "--no-tcp",
+        "-t auto,~22",
         "-t 8000-8010:80-90",
     ] {
-        assert!(passt.contains(option), "{option}");
+        assert!(text.contains(part), "{part}");
     }
-    for option in ["--netns", "--tcp-ns", "--offload", "namespace", "-T", "--vhost-user"] {
-        assert!(!passt.contains(option), "{option}");
+    let default = |text: &str, option: &str| {
+        let said = listed(text).remove(option).unwrap();
+        let (_, default) = said.split_once("[default: ").unwrap();
+        default.split_inclusive(']').next().unwrap().to_owned()
+    };
+    assert_eq!(default(&text, "tcp-ports"), "auto]");
+    let text = printed("passt --help");
+    for part in ["-s, --socket <PATH>", "-F, --fd <FD>", "-1, --one-off", "-t ~25", "-t %eth0/22"] {
+        assert!(text.contains(part), "{part}");
     }
-    assert!(passt.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{passt}");
+    for (option, expected) in [
+        ("tcp-ports", "none]"),
+        ("udp-ports", "none]"),
+        ("foreground", "off]"),
+        ("hostname", "none]"),
+        ("no-ra", "off]"),
+        ("no-dhcp-dns", "off]"),
+    ] {
+        assert_eq!(default(&text, option), expected, "{option}");
+    }
+    for part in ["namespace", "-T", "auto", "command", "--config-net"] {
+        assert!(!text.contains(part), "{part}");
+    }
+}
+
+// What is done anyway can be asked for, whatever the mode.
+#[test]
+fn no_repair_socket() {
+    for mode in ["pasta", "passt"] {
+        let outcome = outcome(&format!("{mode} --repair-path none"));
+        assert!(matches!(outcome, Ok(Outcome::Run { .. })), "{mode}: {outcome:?}");
+    }
 }
 
 // [CLI-3] [W-23] [LIFE-12] Where a virtual machine is found: the last of `-s` and `-F` counts.

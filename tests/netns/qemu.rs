@@ -1,142 +1,49 @@
 //! Real virtual machines: QEMU without hardware acceleration, a Debian kernel and busybox, as
-//! `tests/guest/build` makes them.
+//! `tests/guest/build` makes them; and a later QEMU than Debian's, which `tests/guest/qemu` unpacks.
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod vm;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::lab::{
-    HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, output_within, unprivileged,
+    HOST4, HOST6, Helper, Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within, unprivileged,
 };
 use crate::machine::Raw;
 use crate::net::{accept, connect, listen, pattern};
+use crate::ns::Ns;
+use crate::pasta::Running;
+use vm::{Hardware, Vm, guest_file, later};
 
-/// Booting and moving data takes its time without acceleration, above all where others are busy.
+/// Bytes of a transfer that is to take its time, and of one that need not.
+const MUCH: usize = 50_000_000;
+const SOME: usize = 5_000_000;
+
+/// Longest time that an emulated machine may take for one of them, where others are busy.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Bytes of each transfer.
-const MUCH: usize = 4 << 20;
-
-/// A running machine; ends with this value.
-struct Vm {
-    qemu: Helper,
-    console: ChildStdin,
-    lines: Receiver<String>,
-}
-
-impl Vm {
-    /// Boots a machine with this network card and back end, and waits until it is up.
-    #[track_caller]
-    fn boot(card: &str, netdev: &str, mtu: u16) -> Vm {
-        let mut vm = Vm::start(card, netdev, mtu);
-        vm.until("guest: up");
-        vm
-    }
-
-    fn start(card: &str, netdev: &str, mtu: u16) -> Vm {
-        let dir = std::env::var_os("PASST_GUEST").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest"),
-            PathBuf::from,
-        );
-        let file = |name: &str| {
-            let path = dir.join(name);
-            assert!(path.exists(), "{} is missing: tests/guest/build makes it", path.display());
-            path
-        };
-        let host_mtu =
-            if card.starts_with("virtio") { format!(",host_mtu={mtu}") } else { String::new() };
-        let mut command = Command::new("qemu-system-x86_64");
-        command
-            .args([
-                "-accel",
-                "tcg",
-                "-m",
-                "256",
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-            ])
-            .args(["-no-reboot", "-serial", "stdio", "-netdev", netdev])
-            .args(["-device", &format!("{card},netdev=s,romfile={host_mtu}")])
-            .arg("-kernel")
-            .arg(file("vmlinuz"))
-            .arg("-initrd")
-            .arg(file("initrd.gz"))
-            .arg("-append")
-            .arg(format!("console=ttyS0 quiet panic=-1 mtu={mtu}"));
-        let mut child: Child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let console = child.stdin.take().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (say, lines) = channel();
-        thread::spawn(move || {
-            for line in output.split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).trim().to_owned();
-                if say.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Vm { qemu: Helper(child), console, lines }
-    }
-
-    /// Runs a line inside; what it printed, if it ended well.
-    #[track_caller]
-    fn run(&mut self, line: &str) -> String {
-        self.begin(line);
-        self.finish(line)
-    }
-
-    fn begin(&mut self, line: &str) {
-        self.console.write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    #[track_caller]
-    fn finish(&mut self, line: &str) -> String {
-        let (status, text) = self.until("guest: done ");
-        assert_eq!(status, "0", "{line}: {text}");
-        text
-    }
-
-    /// Waits for a line that begins so; its rest, and what came before.
-    #[track_caller]
-    fn until(&mut self, start: &str) -> (String, String) {
-        let mut text = String::new();
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    if let Some(rest) = line.strip_prefix(start) {
-                        return (rest.to_owned(), text);
-                    }
-                    text += &line;
-                    text.push('\n');
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("no {start:?} within {PATIENCE:?}\n{text}")
-                }
-                Err(RecvTimeoutError::Disconnected) => panic!("QEMU ended\n{text}"),
-            }
-        }
-    }
-}
 
 /// The SHA-256 of some bytes.
 fn sha256(data: &[u8]) -> String {
     let path = std::env::temp_dir().join(format!("passt-sha-{}", std::process::id()));
-    std::fs::write(&path, data).unwrap();
+    fs::write(&path, data).unwrap();
     let out = output_within(Command::new("sha256sum").arg(&path), SOON).ok();
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     out.split_whitespace().next().unwrap().to_owned()
 }
 
-/// Everything a machine does, over both families.
-fn everything(lab: &Lab, vm: &mut Vm, port: u16) {
-    let data = pattern(MUCH);
+/// Everything a machine does, over both families: `bytes` of a stream in every direction.
+fn everything(lab: &Lab, vm: &mut Vm, bytes: usize, port: u16) {
+    let data = pattern(bytes);
     let digest = sha256(&data);
     for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
         vm.run(&format!("ping -c 1 -W 10 {remote}"));
@@ -151,13 +58,13 @@ fn everything(lab: &Lab, vm: &mut Vm, port: u16) {
 
         vm.begin(&format!("nc {remote} 7000 </tmp/got"));
         let mut peer = accept(&server);
-        let mut got = vec![0; MUCH];
+        let mut got = vec![0; bytes];
         peer.read_exact(&mut got).unwrap();
         assert!(got == data, "upload to {remote}");
         drop(peer);
         vm.finish("upload");
 
-        inbound(lab, vm, own, port);
+        inbound(lab, vm, (own, port), &data, &digest);
 
         let server = crate::net::udp(&lab.remote, at(remote, 53));
         let resolver = thread::spawn(move || resolve(&server));
@@ -168,15 +75,53 @@ fn everything(lab: &Lab, vm: &mut Vm, port: u16) {
 }
 
 /// A connection to `port` of the host, which is port 80 of the machine.
-fn inbound(lab: &Lab, vm: &mut Vm, host: IpAddr, port: u16) {
-    let data = pattern(1 << 20);
+fn inbound(lab: &Lab, vm: &mut Vm, (host, port): (IpAddr, u16), data: &[u8], digest: &str) {
     vm.run("nc -l -p 80 >/tmp/in &");
     vm.run("until grep -q ':0050 .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done");
     let mut peer = connect(&lab.remote, at(host, port));
-    peer.write_all(&data).unwrap();
+    peer.write_all(data).unwrap();
     drop(peer);
     let said = vm.run("wait; sha256sum </tmp/in");
-    assert!(said.contains(&sha256(&data)), "inbound at {host}: {said}");
+    assert!(said.contains(digest), "inbound at {host}: {said}");
+}
+
+/// A little of that.
+fn greets(lab: &Lab, vm: &mut Vm, port: u16) {
+    let data = pattern(100_000);
+    for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+        vm.run(&format!("ping -c 1 -W 10 {remote}"));
+        inbound(lab, vm, (own, port), &data, &sha256(&data));
+    }
+}
+
+/// Moves a file into the machine in datagrams of `size` bytes and back, over both families; `port`
+/// of the host is port 53 of the machine.
+fn datagrams(lab: &Lab, vm: &mut Vm, bytes: usize, size: usize, port: u16) {
+    let data = pattern(bytes);
+    let digest = sha256(&data);
+    let (there, back) = (lab.dir().join("there"), lab.dir().join("back"));
+    fs::write(&there, &data).unwrap();
+    let run = |ns: &Ns, args: &str, input: Stdio, output: Stdio| {
+        let mut command = ns.command(guest_file("datagrams"));
+        command.args(args.split_whitespace()).stdin(input).stdout(output);
+        Helper(command.spawn().unwrap())
+    };
+    for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+        vm.begin("datagrams receive 53 >/tmp/in && sha256sum </tmp/in");
+        let input = File::open(&there).unwrap().into();
+        let mut sender =
+            run(&lab.remote, &format!("send {own} {port} {size}"), input, Stdio::null());
+        let said = vm.finish("datagrams into the machine");
+        assert!(said.contains(&digest), "from {remote}: {said}");
+        assert!(sender.0.wait().unwrap().success());
+
+        let output = File::create(&back).unwrap().into();
+        let mut receiver = run(&lab.remote, "receive 7001", Stdio::null(), output);
+        vm.run(&format!("datagrams send {remote} 7001 {size} </tmp/in"));
+        eventually("all was received", PATIENCE, || receiver.0.try_wait().unwrap().is_some());
+        assert!(receiver.0.wait().unwrap().success());
+        assert!(fs::read(&back).unwrap() == data, "to {remote}");
+    }
 }
 
 /// Answers one query for an address; where it came from.
@@ -207,17 +152,22 @@ fn virtio_machine() {
     Lab::run(|lab| {
         allow_pings(lab);
         let (_passt, socket) = lab.passt("-t 8080:80");
-        let mut vm = Vm::boot("virtio-net-pci", &netdev(&socket), 65520);
+        let mut vm = Vm::boot(&Hardware::new("virtio-net-pci", netdev(&socket), 65520));
         let network = vm.run("ip addr show dev eth0; ip route; ip -6 route");
         for expected in [&format!("inet {HOST4}/24"), "default via 10.9.0.1", "2001:db8:9:"] {
             assert!(network.contains(expected), "{expected}: {network}");
         }
-        everything(lab, &mut vm, 8080);
-        // It starts again: connections of before are unknown, all else is as it was.
-        drop(vm);
-        let mut vm = Vm::boot("virtio-net-pci", &netdev(&socket), 1500);
-        vm.run(&format!("ping -c 1 -W 10 {REMOTE6}"));
-        inbound(lab, &mut vm, HOST4, 8080);
+        everything(lab, &mut vm, MUCH, 8080);
+    });
+}
+
+#[test]
+fn virtio_machine_in_datagrams() {
+    // [UDP-*] whole, as nothing is lost that is waited for
+    Lab::run(|lab| {
+        let (_passt, socket) = lab.passt("-u 8053:53");
+        let mut vm = Vm::boot(&Hardware::new("virtio-net-pci", netdev(&socket), 65520));
+        datagrams(lab, &mut vm, MUCH, 60_000, 8053);
     });
 }
 
@@ -226,42 +176,32 @@ fn e1000_machine() {
     // [TAP-6] [TAP-14] an old card, which pads
     Lab::run(|lab| {
         allow_pings(lab);
-        let (_passt, socket) = lab.passt("-t 8080:80");
-        let mut vm = Vm::boot("e1000", &netdev(&socket), 1500);
-        everything(lab, &mut vm, 8080);
+        let (_passt, socket) = lab.passt("-t 8080:80 -u 8053:53");
+        let mut vm = Vm::boot(&Hardware::new("e1000", netdev(&socket), 1500));
+        everything(lab, &mut vm, SOME, 8080);
+        datagrams(lab, &mut vm, SOME, 1400, 8053);
     });
 }
 
 #[test]
-fn machine_on_a_descriptor() {
-    // [COMPAT-36] [LIFE-12] `-net socket,fd=` and `--fd` speak the same; both end together
-    use std::os::fd::AsRawFd;
-    use std::os::unix::process::CommandExt;
+fn machines_come_and_go() {
+    // [LIFE-12] [T-17] [TAP-8] A machine starts again, within QEMU and with it; then there is another
+    // one, with another card and address.
     Lab::run(|lab| {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut command = lab.passt_command("-f --fd 7");
-        let raw = ours.as_raw_fd();
-        // SAFETY: only dup2(2) and fcntl(2), on a descriptor that lives until the child runs.
-        unsafe {
-            command.pre_exec(move || {
-                libc::dup2(raw, 7);
-                libc::fcntl(7, libc::F_SETFD, 0);
-                Ok(())
-            });
-        }
-        let mut passt = lab.foreground(command);
-        drop(ours);
-        // SAFETY: QEMU is to inherit it.
-        unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_SETFD, 0) };
-        let fd = theirs.as_raw_fd();
-        let mut vm = Vm::boot("virtio-net-pci", &format!("socket,id=s,fd={fd}"), 1500);
-        drop(theirs);
-        let server = listen(&lab.remote, at(REMOTE4, 7000));
-        vm.begin(&format!("nc {REMOTE4} 7000 </dev/null"));
-        accept(&server).write_all(b"hello\n").unwrap();
-        assert!(vm.finish("nc").contains("hello"));
-        drop(vm);
-        assert_eq!(passt.wait(SOON).code(), Some(0));
+        allow_pings(lab);
+        let (_passt, socket) = lab.passt("-t 8080:80");
+        let hardware = Hardware::new("virtio-net-pci", netdev(&socket), 65520);
+        let mut vm = Vm::boot(&hardware);
+        greets(lab, &mut vm, 8080);
+        vm.reboot();
+        greets(lab, &mut vm, 8080);
+        vm.kill();
+        let mut vm = Vm::boot(&Hardware { mtu: 1500, ..hardware.clone() });
+        greets(lab, &mut vm, 8080);
+        vm.kill();
+        let other = Hardware { card: "e1000", mac: "52:54:00:77:77:77", mtu: 1500, ..hardware };
+        let mut vm = Vm::boot(&other);
+        greets(lab, &mut vm, 8080);
     });
 }
 
@@ -272,14 +212,131 @@ fn killed_machines_leave_nothing() {
         let (mut passt, socket) = lab.passt("");
         let server = listen(&lab.remote, at(REMOTE4, 7000));
         for _ in 0..2 {
-            let mut vm = Vm::boot("virtio-net-pci", &netdev(&socket), 1500);
+            let mut vm = Vm::boot(&Hardware::new("virtio-net-pci", netdev(&socket), 1500));
             vm.begin(&format!("nc {REMOTE4} 7000 </dev/zero"));
             let mut peer = accept(&server);
             peer.read_exact(&mut [0; 1 << 20]).unwrap();
-            vm.qemu.0.kill().unwrap();
-            vm.qemu.0.wait().unwrap();
+            vm.kill();
             assert!(Raw::connect(&socket).is_served(7));
             assert!(passt.alive());
+        }
+    });
+}
+
+/// passt on one end of a connection.
+fn passt_on(lab: &Lab, end: UnixStream, options: &str) -> Running {
+    let mut command = lab.passt_command(&format!("-f --fd 7 {options}"));
+    let raw = end.as_raw_fd();
+    // SAFETY: only dup2(2) and fcntl(2), on a descriptor that lives until the child runs.
+    unsafe {
+        command.pre_exec(move || {
+            libc::dup2(raw, 7);
+            inherited(7);
+            Ok(())
+        });
+    }
+    let passt = lab.foreground(command);
+    drop(end);
+    passt
+}
+
+/// Lets programs that are started have a descriptor.
+fn inherited(fd: RawFd) {
+    // SAFETY: changes a flag of a descriptor that the caller has open.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+}
+
+/// A word from the machine's peer.
+fn hears(lab: &Lab, vm: &mut Vm) {
+    let server = listen(&lab.remote, at(REMOTE4, 7000));
+    vm.begin(&format!("nc {REMOTE4} 7000 </dev/null"));
+    accept(&server).write_all(b"hello\n").unwrap();
+    assert!(vm.finish("nc").contains("hello"));
+}
+
+#[test]
+fn machine_on_a_descriptor() {
+    // [COMPAT-36] [LIFE-12] `socket,fd=`, `stream` with a descriptor and `--fd` speak the same; both
+    // end together
+    Lab::run(|lab| {
+        for netdev in ["socket,id=s,fd=", "stream,id=s,server=off,addr.type=fd,addr.str="] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut passt = passt_on(lab, ours, "");
+            let fd = theirs.as_raw_fd();
+            inherited(fd);
+            let mut vm = Vm::boot(&Hardware::new("virtio-net-pci", format!("{netdev}{fd}"), 1500));
+            drop(theirs);
+            hears(lab, &mut vm);
+            vm.kill();
+            assert_eq!(passt.wait(SOON).code(), Some(0));
+        }
+    });
+}
+
+#[test]
+fn machine_that_listens() {
+    // [COMPAT-36] QEMU as the server: whoever connects hands the connection to passt, again after
+    // that has ended
+    Lab::run(|lab| {
+        let path = lab.fresh("qemu.socket");
+        let netdev = format!("stream,id=s,server=on,addr.type=unix,addr.path={}", path.display());
+        let mut vm = Vm::start(&Hardware::new("virtio-net-pci", netdev, 1500));
+        let connection = || {
+            let mut end = None;
+            eventually("QEMU listens", PATIENCE, || {
+                end = UnixStream::connect(&path).ok();
+                end.is_some()
+            });
+            end.unwrap()
+        };
+        let mut passt = passt_on(lab, connection(), "-t 8080:80");
+        vm.is_up();
+        hears(lab, &mut vm);
+        passt.signal(Signal::SIGTERM);
+        assert_eq!(passt.wait(SOON).code(), Some(0));
+        let _passt = passt_on(lab, connection(), "-t 8080:80");
+        hears(lab, &mut vm);
+        let data = pattern(100_000);
+        inbound(lab, &mut vm, (HOST4, 8080), &data, &sha256(&data));
+    });
+}
+
+#[test]
+fn later_qemu() {
+    // [COMPAT-36] [TAP-2] The QEMU of the next Debian, both cards
+    Lab::run(|lab| {
+        allow_pings(lab);
+        let (_passt, socket) = lab.passt("-t 8080:80");
+        for (card, mtu) in [("virtio-net-pci", 65520), ("e1000", 1500)] {
+            let hardware = Hardware { qemu: later(), ..Hardware::new(card, netdev(&socket), mtu) };
+            let mut vm = Vm::boot(&hardware);
+            everything(lab, &mut vm, SOME, 8080);
+            vm.kill();
+        }
+    });
+}
+
+#[test]
+fn later_qemu_connects_again() {
+    // [TAP-8] [LIFE-12] [TAP-1] passt ends and another one starts: QEMU comes back by itself, and is
+    // found before the machine has said a word
+    Lab::run(|lab| {
+        allow_pings(lab);
+        for again in ["reconnect-ms=100", "reconnect=1"] {
+            let (passt, socket) = lab.passt("-t 8080:80");
+            let netdev = format!("{},{again}", netdev(&socket));
+            let hardware =
+                Hardware { qemu: later(), ..Hardware::new("virtio-net-pci", netdev, 1500) };
+            let mut vm = Vm::boot(&hardware);
+            let mut passt = passt;
+            for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+                passt.signal(signal);
+                passt.wait(SOON);
+                let mut command = lab.passt_command("-t 8080:80 --socket");
+                command.arg(&socket);
+                passt = lab.background(command);
+                greets(lab, &mut vm, 8080);
+            }
         }
     });
 }

@@ -461,7 +461,7 @@ fn what_is_at_the_socket_path() {
 
 #[test]
 fn socket_paths_that_clients_know() {
-    // [TAP-1] [CLI-18]: the first that is free, and it is told
+    // [TAP-1] [CLI-17] [CLI-18]: the first that is free, and it is told, with how to connect
     Lab::run(|lab| {
         // The program may be below /tmp itself.
         let program = lab.dir().join("passt");
@@ -473,7 +473,10 @@ fn socket_paths_that_clients_know() {
         for expected in [1, 3] {
             let passt = lab.background(Command::new(&program));
             let path = format!("/tmp/passt_{expected}.socket");
-            assert!(passt.stderr().lines().any(|l| l.ends_with(&path)), "{}", passt.stderr());
+            let said = passt.stderr();
+            assert!(said.lines().any(|l| l.ends_with(&format!(" {path}"))), "{said}");
+            assert!(said.contains(&format!("addr.type=unix,addr.path={path}")), "{said}");
+            assert!(said.contains("qrap 5 qemu-system-x86_64"), "{said}");
             assert!(Raw::connect(Path::new(&path)).is_served(64));
         }
     });
