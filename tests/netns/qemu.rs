@@ -85,12 +85,12 @@ fn inbound(lab: &Lab, vm: &mut Vm, (host, port): (IpAddr, u16), data: &[u8], dig
     assert!(said.contains(digest), "inbound at {host}: {said}");
 }
 
-/// A little of that.
+/// A little of that. Peers come first: the machine need not have said a word.
 fn greets(lab: &Lab, vm: &mut Vm, port: u16) {
     let data = pattern(100_000);
     for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
-        vm.run(&format!("ping -c 1 -W 10 {remote}"));
         inbound(lab, vm, (own, port), &data, &sha256(&data));
+        vm.run(&format!("ping -c 1 -W 10 {remote}"));
     }
 }
 

@@ -501,6 +501,30 @@ fn a_flood_of_datagrams_leaves_the_link_to_others() {
     });
 }
 
+#[test]
+fn bursts_of_short_datagrams_arrive_one_by_one() {
+    // [TAP-6] [UDP-7] The guest's frames are whole, though they came as a train.
+    Lab::run(|lab| {
+        let (_passt, socket) = lab.passt("-u 8053:53");
+        let mut guest = lab.machine("vm", 1500);
+        guest.plug(&socket);
+        for (remote, host) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+            let server = udp(&guest.ns, at(host, 53));
+            let client = udp(&lab.remote, at(remote, 0));
+            for round in 0..20_u8 {
+                for n in 0..40_u8 {
+                    client.send_to(&[round, n, 7], at(host, 8053)).unwrap();
+                }
+                for n in 0..40 {
+                    let mut got = [0; 100];
+                    let len = server.recv(&mut got).unwrap();
+                    assert_eq!(got[..len], [round, n, 7], "{host}");
+                }
+            }
+        }
+    });
+}
+
 /// passt in the foreground, so that it can be heard, and its socket.
 pub(crate) fn talking(lab: &Lab, options: &str) -> (Running, std::path::PathBuf) {
     let path = lab.fresh("guest.socket");

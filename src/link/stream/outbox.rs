@@ -20,7 +20,7 @@ use crate::link::{FRAME_MIN, PADDING};
 use crate::wire::{Gso, Head};
 
 /// What a payload may become: itself, with headers for each segment of 48 bytes, the smallest that
-/// TCP here makes [TCP-32].
+/// TCP here makes [TCP-32]. Datagrams are shorter, but no more than some dozens make a train.
 const TRAIN_MAX: usize = FRAME_MAX + (FRAME_MAX / 48 + 1) * (PREFIX + HEADERS);
 
 /// Enough to send without waiting for the end of the turn.
@@ -153,11 +153,13 @@ impl Outbox {
             source = first;
         }
         let mut end = None;
-        // From the back, as every segment moves up by the headers of those before.
+        // Room for one frame of the train: short datagrams are padded, each of them.
+        let stride = PREFIX.checked_add(headers.checked_add(size)?.max(FRAME_MIN))?;
+        // From the back, as every segment moves up by what is added to those before.
         for n in (0..count).rev() {
             let offset = n.checked_mul(size)?;
             let part = len.saturating_sub(offset).min(size);
-            let frame = self.end.checked_add(n.checked_mul(step)?)?.checked_add(offset)?;
+            let frame = self.end.checked_add(n.checked_mul(stride)?)?;
             let payload = frame.checked_add(step)?;
             let from = source.checked_add(offset)?;
             shift(&mut self.buf, from..from.checked_add(part)?, payload)?;

@@ -82,6 +82,33 @@ fn frames_have_60_bytes() {
     }
 }
 
+// [TAP-6] [UDP-7] So are the short datagrams of a train, each by itself.
+#[test]
+fn short_datagrams_of_a_train_are_padded() {
+    let mut outbox = Outbox::new();
+    for v6 in [false, true] {
+        for size in [1usize, 2, 7, 8, 17, 18, 19, 100] {
+            for len in [2 * size, 64 * size, 63 * size + 1] {
+                let data: Vec<u8> = (0..len).map(|n| (n % 251) as u8 | 1).collect();
+                fill(&mut outbox, &data);
+                let head = Head::udp(&path(v6), len, size as u16).unwrap();
+                assert!(outbox.push(&head, len));
+                let (mut all, p) = (Vec::new(), path(v6));
+                for frame in frames(&mut outbox) {
+                    let at = if v6 { 54 } else { 34 };
+                    let udp = smol::UdpPacket::new_checked(&frame[at..]).unwrap();
+                    let (s, d) = (p.src.addr.to_ip(), p.dst.addr.to_ip());
+                    assert!(udp.verify_checksum(&s.into(), &d.into()));
+                    let n = udp.payload().len();
+                    assert!(frame[at + 8 + n..].iter().all(|b| *b == 0), "padding");
+                    all.extend_from_slice(udp.payload());
+                }
+                assert!(all == data, "{v6} {size} {len}");
+            }
+        }
+    }
+}
+
 // [TAP-4] Memory is bounded: payload first, then everything; what was taken can be sent in any
 // pieces, and makes room again.
 #[test]
