@@ -1,7 +1,7 @@
 /* Moves a file in datagrams, whole: for machines that have no program for that.
  *
  *   datagrams send HOST PORT SIZE <FILE     in datagrams of SIZE bytes
- *   datagrams receive PORT >FILE            from whoever sends first, then ends
+ *   datagrams receive HOST PORT >FILE       from whoever sends to that address, and ends
  *
  * Each datagram begins with the offset of what follows, eight bytes in network order. One that
  * holds no more than that is the end. It is answered with the offset up to which everything came;
@@ -23,19 +23,41 @@ enum { HEAD = 8, MOST = 65507, WINDOW = 128 << 10, AGAIN_MS = 300, TRIES = 60, L
 
 static uint8_t buf[MOST];
 
-static int receive(const char *port)
+/* A socket, and the address in its form; all zeros stand for IPv4, too. */
+static int address(const char *host, uint16_t port, struct sockaddr_storage *to, socklen_t *len)
 {
-	struct sockaddr_in6 at = { .sin6_family = AF_INET6, .sin6_port = htons(atoi(port)) };
-	int s = socket(AF_INET6, SOCK_DGRAM, 0), off = 0, size = 4 << 20;
+	struct sockaddr_in *v4 = (struct sockaddr_in *)to;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)to;
+
+	memset(to, 0, sizeof(*to));
+	if (inet_pton(AF_INET, host, &v4->sin_addr)) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+		*len = sizeof(*v4);
+	} else if (inet_pton(AF_INET6, host, &v6->sin6_addr)) {
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons(port);
+		*len = sizeof(*v6);
+	} else {
+		errx(1, "%s: no address", host);
+	}
+	return socket(to->ss_family, SOCK_DGRAM, 0);
+}
+
+static int receive(const char *host, uint16_t port)
+{
+	struct sockaddr_storage at;
+	socklen_t size;
+	int s = address(host, port, &at, &size), off = 0, room = 4 << 20;
 	struct sockaddr_storage from;
 	struct pollfd ready = { .fd = s, .events = POLLIN };
 	uint64_t next = 0, offset;
 	int over = 0;
 
 	setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-	setsockopt(s, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-	if (bind(s, (struct sockaddr *)&at, sizeof(at)))
-		err(1, "bind");
+	setsockopt(s, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	if (bind(s, (struct sockaddr *)&at, size))
+		err(1, "%s", host);
 	/* The last answer may be lost: then there are questions. */
 	while (!over || poll(&ready, 1, LINGER_MS) > 0) {
 		socklen_t len = sizeof(from);
@@ -61,20 +83,11 @@ static int receive(const char *port)
 
 static int dial(const char *host, uint16_t port)
 {
-	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(port) };
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
-	struct sockaddr *to = (struct sockaddr *)&v4;
-	socklen_t len = sizeof(v4);
-	int s;
+	struct sockaddr_storage to;
+	socklen_t len;
+	int s = address(host, port, &to, &len);
 
-	if (!inet_pton(AF_INET, host, &v4.sin_addr)) {
-		if (!inet_pton(AF_INET6, host, &v6.sin6_addr))
-			errx(1, "%s: no address", host);
-		to = (struct sockaddr *)&v6;
-		len = sizeof(v6);
-	}
-	s = socket(to->sa_family, SOCK_DGRAM, 0);
-	if (connect(s, to, len))
+	if (connect(s, (struct sockaddr *)&to, len))
 		err(1, "%s", host);
 	return s;
 }
@@ -112,9 +125,9 @@ static int transmit(int s, size_t size)
 
 int main(int argc, char **argv)
 {
-	if (argc == 3 && !strcmp(argv[1], "receive"))
-		return receive(argv[2]);
+	if (argc == 4 && !strcmp(argv[1], "receive"))
+		return receive(argv[2], atoi(argv[3]));
 	if (argc == 5 && !strcmp(argv[1], "send"))
 		return transmit(dial(argv[2], atoi(argv[3])), atoi(argv[4]));
-	errx(2, "usage: datagrams send HOST PORT SIZE | receive PORT");
+	errx(2, "usage: datagrams send HOST PORT SIZE | receive HOST PORT");
 }

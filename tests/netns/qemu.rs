@@ -85,13 +85,16 @@ fn inbound(lab: &Lab, vm: &mut Vm, (host, port): (IpAddr, u16), data: &[u8], dig
     assert!(said.contains(digest), "inbound at {host}: {said}");
 }
 
-/// A little of that. Peers come first: the machine need not have said a word.
+/// A little of that. By IPv4, peers come first: the machine need not have said a word. Which address
+/// it made itself for IPv6 is known once it has.
 fn greets(lab: &Lab, vm: &mut Vm, port: u16) {
     let data = pattern(100_000);
-    for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
-        inbound(lab, vm, (own, port), &data, &sha256(&data));
+    let digest = sha256(&data);
+    inbound(lab, vm, (HOST4, port), &data, &digest);
+    for remote in [REMOTE4, REMOTE6] {
         vm.run(&format!("ping -c 1 -W 10 {remote}"));
     }
+    inbound(lab, vm, (HOST6, port), &data, &digest);
 }
 
 /// Moves a file into the machine in datagrams of `size` bytes and back, over both families; `port`
@@ -107,7 +110,9 @@ fn datagrams(lab: &Lab, vm: &mut Vm, bytes: usize, size: usize, port: u16) {
         Helper(command.spawn().unwrap())
     };
     for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
-        vm.begin("datagrams receive 53 >/tmp/in && sha256sum </tmp/in");
+        // So that its address is known.
+        vm.run(&format!("ping -c 1 -W 10 {remote}"));
+        vm.begin("datagrams receive :: 53 >/tmp/in && sha256sum </tmp/in");
         let input = File::open(&there).unwrap().into();
         let mut sender =
             run(&lab.remote, &format!("send {own} {port} {size}"), input, Stdio::null());
@@ -116,7 +121,8 @@ fn datagrams(lab: &Lab, vm: &mut Vm, bytes: usize, size: usize, port: u16) {
         assert!(sender.0.wait().unwrap().success());
 
         let output = File::create(&back).unwrap().into();
-        let mut receiver = run(&lab.remote, "receive 7001", Stdio::null(), output);
+        let mut receiver =
+            run(&lab.remote, &format!("receive {remote} 7001"), Stdio::null(), output);
         vm.run(&format!("datagrams send {remote} 7001 {size} </tmp/in"));
         eventually("all was received", PATIENCE, || receiver.0.try_wait().unwrap().is_some());
         assert!(receiver.0.wait().unwrap().success());
@@ -165,6 +171,7 @@ fn virtio_machine() {
 fn virtio_machine_in_datagrams() {
     // [UDP-*] whole, as nothing is lost that is waited for
     Lab::run(|lab| {
+        allow_pings(lab);
         let (_passt, socket) = lab.passt("-u 8053:53");
         let mut vm = Vm::boot(&Hardware::new("virtio-net-pci", netdev(&socket), 65520));
         datagrams(lab, &mut vm, MUCH, 60_000, 8053);
@@ -322,21 +329,22 @@ fn later_qemu_connects_again() {
     // found before the machine has said a word
     Lab::run(|lab| {
         allow_pings(lab);
-        for again in ["reconnect-ms=100", "reconnect=1"] {
-            let (passt, socket) = lab.passt("-t 8080:80");
+        for (again, end) in
+            [("reconnect-ms=100", Signal::SIGKILL), ("reconnect=1", Signal::SIGTERM)]
+        {
+            let (mut passt, socket) = lab.passt("-t 8080:80");
             let netdev = format!("{},{again}", netdev(&socket));
-            let hardware =
-                Hardware { qemu: later(), ..Hardware::new("virtio-net-pci", netdev, 1500) };
-            let mut vm = Vm::boot(&hardware);
-            let mut passt = passt;
-            for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-                passt.signal(signal);
-                passt.wait(SOON);
-                let mut command = lab.passt_command("-t 8080:80 --socket");
-                command.arg(&socket);
-                passt = lab.background(command);
-                greets(lab, &mut vm, 8080);
-            }
+            let card = Hardware::new("virtio-net-pci", netdev, 1500);
+            let mut vm = Vm::boot(&Hardware { qemu: later(), ..card });
+            hears(lab, &mut vm);
+            passt.signal(end);
+            passt.wait(SOON);
+            let mut command = lab.passt_command("-t 8080:80 --socket");
+            command.arg(&socket);
+            passt = lab.background(command);
+            greets(lab, &mut vm, 8080);
+            passt.signal(Signal::SIGTERM);
+            passt.wait(SOON);
         }
     });
 }
