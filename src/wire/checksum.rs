@@ -68,6 +68,9 @@ impl Checksum {
     }
 
     /// The same in instructions that not every processor has.
+    ///
+    /// # Safety
+    /// This one must have AVX2. Nothing else is asked of callers.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     pub fn add_avx2(&mut self, data: &[u8]) {
@@ -123,8 +126,7 @@ const BLOCK: usize = 64;
 
 /// Sum of the native-order words of `data`, the last padded with zeros, folded to 32-bit words.
 ///
-/// A lane takes 2^32 words before its upper halves could overflow, the total eight lanes less: more
-/// than there is memory for. Inlined, so that it is compiled for what its caller may use.
+/// 2^31 words can be added before the total could overflow: 16 GiB. Inlined, so that it is compiled for what its caller may use.
 #[inline(always)]
 fn sum_native(data: &[u8]) -> u64 {
     let (blocks, tail) = data.as_chunks::<BLOCK>();
