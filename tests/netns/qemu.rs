@@ -36,16 +36,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn sha256(data: &[u8]) -> String {
     let path = std::env::temp_dir().join(format!("passt-sha-{}", std::process::id()));
     fs::write(&path, data).unwrap();
-    let out = output_within(Command::new("sha256sum").arg(&path), SOON).ok();
+    let out = output_within(Command::new("sha256sum").arg(&path), PATIENCE).ok();
     fs::remove_file(&path).unwrap();
     out.split_whitespace().next().unwrap().to_owned()
 }
 
-/// Everything a machine does, over both families: `bytes` of a stream in every direction.
-fn everything(lab: &Lab, vm: &mut Vm, bytes: usize, port: u16) {
+/// A server, and the host's address of that family.
+type Family = (IpAddr, IpAddr);
+const IPV4: Family = (REMOTE4, HOST4);
+const IPV6: Family = (REMOTE6, HOST6);
+
+/// Everything a machine does: `bytes` of a stream in every direction. Port 8080 of the host is port
+/// 80 of the machine.
+fn everything(lab: &Lab, vm: &mut Vm, bytes: usize, families: &[Family]) {
     let data = pattern(bytes);
     let digest = sha256(&data);
-    for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+    for &(remote, own) in families {
         vm.run(&format!("ping -c 1 -W 10 {remote}"));
 
         let server = listen(&lab.remote, at(remote, 7000));
@@ -64,7 +70,7 @@ fn everything(lab: &Lab, vm: &mut Vm, bytes: usize, port: u16) {
         drop(peer);
         vm.finish("upload");
 
-        inbound(lab, vm, (own, port), &data, &digest);
+        inbound(lab, vm, (own, 8080), &data, &digest);
 
         let server = crate::net::udp(&lab.remote, at(remote, 53));
         let resolver = thread::spawn(move || resolve(&server));
@@ -109,7 +115,7 @@ fn datagrams(lab: &Lab, vm: &mut Vm, bytes: usize, size: usize, port: u16) {
         command.args(args.split_whitespace()).stdin(input).stdout(output);
         Helper(command.spawn().unwrap())
     };
-    for (remote, own) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+    for (remote, own) in [IPV4, IPV6] {
         // So that its address is known.
         vm.run(&format!("ping -c 1 -W 10 {remote}"));
         vm.begin("datagrams receive :: 53 >/tmp/in && sha256sum </tmp/in");
@@ -163,7 +169,18 @@ fn virtio_machine() {
         for expected in [&format!("inet {HOST4}/24"), "default via 10.9.0.1", "2001:db8:9:"] {
             assert!(network.contains(expected), "{expected}: {network}");
         }
-        everything(lab, &mut vm, MUCH, 8080);
+        everything(lab, &mut vm, MUCH, &[IPV4]);
+    });
+}
+
+#[test]
+fn virtio_machine_over_ipv6() {
+    // [TAP-2] [NDP-6]
+    Lab::run(|lab| {
+        allow_pings(lab);
+        let (_passt, socket) = lab.passt("-t 8080:80");
+        let mut vm = Vm::boot(&Hardware::new("virtio-net-pci", netdev(&socket), 65520));
+        everything(lab, &mut vm, MUCH, &[IPV6]);
     });
 }
 
@@ -185,7 +202,7 @@ fn e1000_machine() {
         allow_pings(lab);
         let (_passt, socket) = lab.passt("-t 8080:80 -u 8053:53");
         let mut vm = Vm::boot(&Hardware::new("e1000", netdev(&socket), 1500));
-        everything(lab, &mut vm, SOME, 8080);
+        everything(lab, &mut vm, SOME, &[IPV4, IPV6]);
         datagrams(lab, &mut vm, SOME, 1400, 8053);
     });
 }
@@ -317,7 +334,7 @@ fn later_qemu() {
         for (card, mtu) in [("virtio-net-pci", 65520), ("e1000", 1500)] {
             let hardware = Hardware { qemu: later(), ..Hardware::new(card, netdev(&socket), mtu) };
             let mut vm = Vm::boot(&hardware);
-            everything(lab, &mut vm, SOME, 8080);
+            everything(lab, &mut vm, SOME, &[IPV4, IPV6]);
             vm.kill();
         }
     });
