@@ -4,6 +4,8 @@
 //! come an ordinary connection has to go on, and afterwards everything has to be as it was: memory,
 //! descriptors, and room for new connections.
 
+#![allow(clippy::cast_possible_truncation)]
+
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};

@@ -158,13 +158,13 @@ fn what_is_not_carried() {
     let router_alert = [58, 0, 5, 2, 0, 0, 1, 0];
     let report = [&router_alert[..], &[143, 0, 0, 0, 0, 0, 0, 0]].concat();
     for (frame, reason) in [
-        (packet(2, &[0x22, 0, 0, 0, 0, 0, 0, 0]), DropReason::Protocol),
+        (packet(2, &[0x22, 0, 0, 0, 0, 0, 0, 0]), DropReason::Membership),
         (packet(132, &[0; 40]), DropReason::Protocol),
         (packet(47, &[0; 40]), DropReason::Protocol),
         (packet(17, &[0; 7]), DropReason::BadTransport),
         (packet(6, &[0; 7]), DropReason::BadTransport),
         (packet(1, &[8, 0, 0, 0, 0, 0, 0]), DropReason::IcmpType),
-        (packet6(0, &report), DropReason::IcmpType),
+        (packet6(0, &report), DropReason::Membership),
         (packet6(132, &[0; 40]), DropReason::Protocol),
         (packet6(59, &[0; 8]), DropReason::Protocol),
         (packet6(17, &[0; 7]), DropReason::BadTransport),
