@@ -9,6 +9,9 @@
 //! Flows are listed in the order of their beginning, each with the time at which it was used last.
 //! One that comes up and was used since is listed again, at the end. So an end is near the right one
 //! without anything being done for each datagram, and costs little however many there are.
+//!
+//! To end a flow and to open another one costs as much as many datagrams. A guest that does nothing
+//! else would have no time left for its conversations, so room is made only so often.
 
 use std::collections::VecDeque;
 
@@ -20,10 +23,17 @@ use crate::translate::{DatagramSockets, FrameOut, Now, SpliceSockets, TcpSockets
 /// How many flows are looked at to end one; if all were used meanwhile, the next one ends.
 const LOOKS: usize = 64;
 
+/// How many flows may end in a millisecond, and how many at once if none did for a while.
+const PER_MS: u64 = 4;
+const AT_ONCE: u64 = 1000;
+
 /// Flows that nobody has answered, and maybe others.
 #[derive(Debug)]
 pub(super) struct Unanswered {
     slots: VecDeque<u32>,
+    /// How many may end now, as of a time in milliseconds.
+    left: u64,
+    at: u64,
     /// By slot: when its flow was used last, as far as known; 0 if it is not listed.
     used: Vec<u32>,
 }
@@ -34,7 +44,18 @@ pub(super) const UNANSWERED_ENTRY: usize = 2 * size_of::<u32>();
 impl Unanswered {
     /// A list for a table of `flows` slots.
     pub(super) fn new(flows: usize) -> Self {
-        Self { slots: VecDeque::with_capacity(flows), used: vec![0; flows] }
+        let slots = VecDeque::with_capacity(flows);
+        Self { slots, left: AT_ONCE, at: 0, used: vec![0; flows] }
+    }
+
+    /// True if a flow may end now, which counts.
+    fn spend(&mut self, now: Now) -> bool {
+        let gained = now.ms().saturating_sub(self.at).saturating_mul(PER_MS);
+        self.at = now.ms();
+        self.left = self.left.saturating_add(gained).min(AT_ONCE);
+        let any = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        any
     }
 
     /// Lists the flow in this slot, unless it is listed.
@@ -67,8 +88,11 @@ fn stamp(at: Now) -> u32 {
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     /// Ends a flow that nobody has answered, one that was not used for long; false if there is
-    /// none.
+    /// none, or if too many have ended just now.
     pub(super) fn make_room(&mut self) -> bool {
+        if !self.unanswered.spend(self.now) {
+            return false;
+        }
         // It may be for a flow that was not used for long.
         self.send_gathered();
         for n in 0.. {
@@ -94,6 +118,15 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    // [UDP-14] Not more than so many in a time.
+    #[test]
+    fn only_so_often() {
+        let at = |ms: u64| Now(ms * 1000);
+        let mut list = Unanswered::new(4);
+        let mut all = |ms| (0..5000).take_while(|_| list.spend(at(ms))).count();
+        assert_eq!([all(7), all(7), all(8), all(10), all(9000)], [1000, 0, 4, 8, 1000]);
+    }
 
     // [UDP-14] Each slot once; the time that was noted tells whether a flow was used since.
     #[test]
