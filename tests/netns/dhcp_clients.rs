@@ -97,7 +97,9 @@ impl Lab {
     /// A namespace whose interface is up, and nothing more.
     #[track_caller]
     fn unconfigured(&self, options: &str) -> Guest {
-        let guest = self.guest_raw(self.command(options));
+        // Clients make identifiers of it, and dhclient cannot read all of those that it writes.
+        let options = format!("--ns-mac-addr 02:00:5e:10:20:30 {options}");
+        let guest = self.guest_raw(self.command(&options));
         guest.run("ip link set up0 up");
         guest
     }
@@ -315,6 +317,10 @@ esac";
         let mut command = guest.command("dhclient");
         command.args([self.version, "-v", "-cf"]).arg(conf).arg("-lf").arg(leases);
         command.arg("-pf").arg(pid).arg("-sf").arg(&self.script.path);
+        if self.version == "-6" {
+            // No time in the identifier, for the same reason.
+            command.args(["-D", "LL"]);
+        }
         let out = output_within(command.args(options.split_whitespace()).arg("up0"), PATIENCE);
         assert!(out.status.success(), "{out:?}");
         out.stderr
