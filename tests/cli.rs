@@ -9,3 +9,5 @@ mod binary;
 mod refused;
 #[path = "cli/support.rs"]
 mod support;
+#[path = "cli/table.rs"]
+mod table;

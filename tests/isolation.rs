@@ -22,7 +22,7 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, geteuid, getpid, pipe2};
 use passt::config::{Mode, RunAs, Verbosity};
-use passt::sys::sandbox::Run;
+use passt::sys::sandbox::{Fallback, Run};
 use passt::sys::seccomp::Allow;
 use passt::sys::signals::{Inherited, Signals};
 use passt::sys::spawn::{Child, Program, Waiting};
@@ -335,7 +335,7 @@ fn capabilities_shrink_step_by_step() {
         assert_eq!(own("CapPrm") & !initial, 0);
         if geteuid().is_root() && userns::is_initial() {
             ids::Ids { uid: 65534, gid: 65534 }.switch().unwrap();
-            let setup = 1 << 10 | 1 << 8 | 1 << 21 | 1 << 12 | 1 << 19;
+            let setup = 1 << 10 | 1 << 8 | 1 << 21 | 1 << 12 | 1 << 19 | 1 << 18;
             assert_eq!(own("CapPrm") & !setup, 0);
             assert_eq!(own("CapEff"), own("CapPrm"));
         }
@@ -625,7 +625,7 @@ fn a_start_that_fails_late_ends_the_waiting_command() {
     run(|_| {
         let program = Program::find(&argv(&["sleep", "1000"])).unwrap();
         let waiting = prepare(&program, &Inherited::record());
-        sandbox::isolate(Run::Foreground).unwrap();
+        sandbox::isolate(Run::Foreground, Fallback::None).unwrap();
         sandbox::seal(Allow { namespace: true, ..Allow::default() }).unwrap();
         drop(waiting);
         let all = nix::sys::wait::Id::All;
@@ -663,8 +663,8 @@ fn isolate(run: Run) {
     caps::reduce_initial().unwrap();
     ids::resolve(None).unwrap().switch().unwrap();
     userns::create(None).unwrap();
-    caps::reduce_for_setup().unwrap();
-    sandbox::isolate(run).unwrap();
+    caps::reduce_for_setup(Fallback::None).unwrap();
+    sandbox::isolate(run, Fallback::None).unwrap();
 }
 
 // [SANDBOX-7]
@@ -756,7 +756,7 @@ fn what_the_loop_does_is_allowed() {
     let _turn = turn();
     use std::net::{TcpListener, TcpStream, UdpSocket};
     let (status, text) = start(|report, _| {
-        sandbox::seal(Allow { faccessat: true, namespace: true }).unwrap();
+        sandbox::seal(Allow { faccessat: true, namespace: true, files: true }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
@@ -808,7 +808,7 @@ fn background(
     let (status, text) = start(|report, _| {
         nix::unistd::dup2_stderr(File::create(&err_path).unwrap()).unwrap();
         logsink::init();
-        logsink::configure(Mode::Passt, Verbosity::Info, false);
+        logsink::configure(Mode::Passt, Verbosity::Info, false, None);
         let pid_file = pidfile::PidFile::open(&pid_path).unwrap();
         let null = background::Null::open().unwrap();
         isolate(Run::Background);
@@ -934,7 +934,7 @@ fn watch_in_sandbox(watch: impl FnOnce() -> NetnsWatch) -> Case {
         let mut watch = watch();
         assert!(!watch.gone());
         isolate(Run::Foreground);
-        sandbox::seal(Allow { faccessat: watch.looks(), namespace: true }).unwrap();
+        sandbox::seal(Allow { faccessat: watch.looks(), namespace: true, files: false }).unwrap();
         writeln!(report, "{}", if watch.interval().is_some() { "ask" } else { "told" }).unwrap();
         while !watch.gone() {
             match watch.fd() {
@@ -1059,7 +1059,7 @@ fn standard_error_shows_what_belongs_there() {
     let _turn = turn();
     let with = |verbosity, command| {
         stderr("levels", || {
-            logsink::configure(Mode::Pasta, verbosity, command);
+            logsink::configure(Mode::Pasta, verbosity, command, None);
             log_all();
         })
     };
@@ -1083,7 +1083,7 @@ fn standard_error_is_left_alone_afterwards() {
     let _turn = turn();
     let after = |verbosity, then: fn()| {
         stderr("after", || {
-            logsink::configure(Mode::Pasta, verbosity, true);
+            logsink::configure(Mode::Pasta, verbosity, true, None);
             then();
             log_all();
         })

@@ -179,6 +179,14 @@ impl<'e> Builder<'e> {
                 self.socket = GuestSocket::Inherited;
             }
             Action::OneOff => config.one_off = true,
+            Action::LogFile => config.log_file = Some(values::path("--log-file", value)?),
+            Action::LogSize => config.log_size = values::log_size(text()?)?,
+            Action::Stats if !config.foreground => {
+                return Err("option --stats needs --foreground before it".to_string());
+            }
+            Action::Stats => config.stats = Some(values::delay(text()?)?),
+            Action::Pcap => config.pcap = Some(values::path("--pcap", value)?),
+            Action::ChrootFallback => config.chroot_fallback = true,
         }
         Ok(())
     }
@@ -354,7 +362,6 @@ impl<'e> Builder<'e> {
             (None, _) => Target::Command(operands),
         };
         match config.target {
-            Target::Netns(_) if config.userns.is_none() => config.netns_only = true,
             // The command owns the terminal, and its exit status is ours.
             Target::Command(_) | Target::Shell => config.foreground = true,
             _ => {}
@@ -398,6 +405,7 @@ impl<'e> Builder<'e> {
             };
             let in_option = |error| format!("{error}, in option '{short} {spec}'");
             ports::add(spec, proto, direction, context, into).map_err(in_option)?;
+            into.options.resize(into.rules.len(), format!("{short} {spec}"));
             let enabled = if proto == Proto::Tcp { tcp } else { udp };
             if !enabled && !into.rules.is_empty() {
                 return Err(in_option(format!("{proto} is not enabled")));

@@ -30,17 +30,9 @@ pub(super) fn version(mode: Mode) -> String {
          MIT License <https://opensource.org/license/mit>\n\
          This is free software: you are free to change and redistribute it.\n\
          There is NO WARRANTY, to the extent permitted by law.\n\n",
-        name(mode),
+        mode.name(),
         env!("CARGO_PKG_VERSION")
     )
-}
-
-/// The program's name in texts.
-pub(super) fn name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Pasta => "pasta",
-        Mode::Passt => "passt",
-    }
 }
 
 const PASTA_USAGE: &str = "pasta [OPTION]... [COMMAND [ARG]...]

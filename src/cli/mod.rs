@@ -140,14 +140,14 @@ fn check_supported(event: &Event, mode: Mode) -> Result<(), String> {
     match option.modes {
         Modes::Pasta | Modes::Passt if !option.modes.include(mode) => {
             let other = if mode == Mode::Pasta { Mode::Passt } else { Mode::Pasta };
-            Err(format!("option --{long} is for {} mode only", help::name(other)))
+            Err(format!("option --{long} is for {} mode only", other.name()))
         }
         _ if option.action == Action::VhostUser => {
             Err(format!("option --{long} is not supported yet"))
         }
         _ if option.action == Action::RepairPath && value == "none" => Ok(()),
         _ if option.action == Action::RepairPath && mode == Mode::Pasta => {
-            Err(format!("option --{long} is for {} mode only", help::name(Mode::Passt)))
+            Err(format!("option --{long} is for {} mode only", Mode::Passt.name()))
         }
         _ if matches!(option.action, Action::NotYet | Action::RepairPath)
             && option.value.is_some() =>

@@ -79,6 +79,11 @@ pub(super) enum Action {
     RepairPath,
     /// Chooses the mode, before any other option is looked at [CLI-1].
     VhostUser,
+    LogFile,
+    LogSize,
+    Stats,
+    Pcap,
+    ChrootFallback,
 }
 
 /// The modes an option is meant for; in the other one it is an error.
@@ -218,12 +223,28 @@ const GENERAL: &[Opt] = &[
             "Memory for what the guest sent and sockets of the\n\
              host do not take, 1M to 1G [default: 64M]",
         ),
-    Opt::with("log-file", "FILE").short('l'),
-    Opt::with("log-size", "BYTES"),
-    Opt::with("stats", "DELAY"),
+    Opt::with("log-file", "FILE")
+        .short('l')
+        .does(Action::LogFile, "Log to FILE [default: the system log]"),
+    Opt::with("log-size", "BYTES").does(
+        Action::LogSize,
+        "Largest size of the log file, from 40960 on. The\n\
+         oldest messages go [default: 1048576]",
+    ),
+    Opt::with("pcap", "FILE")
+        .short('p')
+        .does(Action::Pcap, "Capture what crosses the link in FILE\n[default: none]"),
+    Opt::with("stats", "DELAY").does(
+        Action::Stats,
+        "Print counters of events, at most every DELAY\n\
+         seconds; needs --foreground before it\n[default: off]",
+    ),
     Opt::with("conf-path", "PATH").short('c'),
-    Opt::with("pcap", "FILE").short('p'),
-    Opt::flag("chroot-fallback"),
+    Opt::flag("chroot-fallback").does(
+        Action::ChrootFallback,
+        "Isolate by chroot(2) where pivot_root(2) fails, as\n\
+         in an initramfs [default: off]",
+    ),
 ];
 
 const NAMESPACE: &[Opt] = &[
@@ -231,13 +252,14 @@ const NAMESPACE: &[Opt] = &[
         Action::Netns,
         "Network namespace to connect; NAME is /run/netns/NAME\n[default: a new one]",
     ),
-    Opt::with("userns", "PATH")
-        .pasta()
-        .does(Action::Userns, "User namespace to join\n[default: that of the process PID]"),
-    Opt::flag("netns-only").pasta().does(
-        Action::NetnsOnly,
-        "Join no user namespace\n[default: off; implied by --netns without --userns]",
+    Opt::with("userns", "PATH").pasta().does(
+        Action::Userns,
+        "User namespace to join [default: the one that owns\n\
+             the network namespace, where that is needed]",
     ),
+    Opt::flag("netns-only")
+        .pasta()
+        .does(Action::NetnsOnly, "Join no user namespace [default: off]"),
     Opt::flag("config-net")
         .pasta()
         .does(Action::ConfigNet, "Configure the interface in the namespace\n[default: off]"),

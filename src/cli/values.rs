@@ -19,6 +19,9 @@ pub(super) const MTU_MAX: u16 = 65_521;
 /// having from it; more than this the kernel's own limits would not let connections use.
 const BUFFER_MEMORY_RANGE: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
+/// Smallest `--log-size`: five messages of the greatest length [LOG-6].
+pub(super) const LOG_SIZE_MIN: u64 = 5 * 8192;
+
 /// Longest path the kernel takes, without the terminating NUL (`PATH_MAX` - 1).
 const PATH_MAX: usize = 4095;
 
@@ -211,6 +214,21 @@ pub(super) fn buffer_memory(text: &str) -> Result<usize, String> {
         .and_then(|bytes| usize::try_from(bytes).ok())
         .filter(|bytes| BUFFER_MEMORY_RANGE.contains(bytes))
         .ok_or_else(|| format!("invalid --buffer-memory '{text}': must be 1M to 1G"))
+}
+
+/// `--log-size`: bytes.
+pub(super) fn log_size(text: &str) -> Result<u64, String> {
+    any_base(text)
+        .filter(|bytes| *bytes >= LOG_SIZE_MIN)
+        .ok_or_else(|| format!("invalid --log-size '{text}': must be {LOG_SIZE_MIN} or more"))
+}
+
+/// `--stats`: seconds.
+pub(super) fn delay(text: &str) -> Result<u32, String> {
+    decimal(text)
+        .filter(|_| !text.is_empty())
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .ok_or_else(|| format!("invalid --stats '{text}': must be 0 to {} seconds", u32::MAX))
 }
 
 /// `-M`, `--ns-mac-addr`.

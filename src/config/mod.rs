@@ -14,6 +14,7 @@ mod options;
 mod ports;
 mod portset;
 mod resolvconf;
+mod summary;
 
 pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView, Neighbour};
 pub use lease::{Lease, LeaseError, Notice};
@@ -24,3 +25,4 @@ pub use options::{
 pub use ports::{ForwardSpec, PortRule, Proto};
 pub use portset::PortSet;
 pub use resolvconf::ResolvConf;
+pub use summary::summary;

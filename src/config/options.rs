@@ -16,6 +16,17 @@ pub enum Mode {
     Pasta,
 }
 
+impl Mode {
+    /// The program's name in texts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passt => "passt",
+            Self::Pasta => "pasta",
+        }
+    }
+}
+
 /// What is connected: for pasta a namespace [CLI-10], for passt a virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -154,6 +165,9 @@ impl Outbound {
 /// Default of `--buffer-memory`.
 const BUFFER_MEMORY: usize = 64 << 20;
 
+/// Default of `--log-size`.
+const LOG_SIZE: u64 = 1 << 20;
+
 /// The validated command line. Immutable once built.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -165,7 +179,7 @@ pub struct Config {
     pub one_off: bool,
     /// `--userns`: user namespace to join.
     pub userns: Option<PathBuf>,
-    /// `--netns-only`, or implied by `--netns` without `--userns`: join no user namespace.
+    /// `--netns-only`: join no user namespace, though one be needed.
     pub netns_only: bool,
     /// `-f`: stay in the foreground.
     pub foreground: bool,
@@ -267,6 +281,16 @@ pub struct Config {
     pub runas: Option<RunAs>,
     /// `-P`, `--pid`.
     pub pid_file: Option<PathBuf>,
+    /// `-l`: the file that messages go to instead of the system log.
+    pub log_file: Option<PathBuf>,
+    /// `--log-size`: bytes that it may have.
+    pub log_size: u64,
+    /// `--stats`: counters are printed, at most every so many seconds.
+    pub stats: Option<u32>,
+    /// `-p`: the file that frames are captured in.
+    pub pcap: Option<PathBuf>,
+    /// `--chroot-fallback`: where the root cannot be pivoted it is changed.
+    pub chroot_fallback: bool,
 }
 
 /// What a command line without options asks for, on a host that has both address families.
@@ -328,6 +352,11 @@ impl Default for Config {
             buffer_memory: BUFFER_MEMORY,
             runas: None,
             pid_file: None,
+            log_file: None,
+            log_size: LOG_SIZE,
+            stats: None,
+            pcap: None,
+            chroot_fallback: false,
         }
     }
 }

@@ -118,9 +118,17 @@ impl fmt::Display for PortRule {
 pub struct ForwardSpec {
     /// Rules in command line order; empty means `none`.
     pub rules: Vec<PortRule>,
+    /// For each rule the option that asked for it, as written (`-t 8080:80`). May be shorter:
+    /// rules that nobody asked for in words have none.
+    pub options: Vec<String>,
 }
 
 impl ForwardSpec {
+    /// The option that asked for a rule, by the rule's place.
+    pub fn option(&self, rule: usize) -> Option<&str> {
+        self.options.get(rule).map(String::as_str)
+    }
+
     /// True if ports come and go with those of the other side.
     pub fn is_auto(&self) -> bool {
         self.rules.iter().any(|rule| rule.auto)

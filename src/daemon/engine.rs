@@ -16,11 +16,13 @@ use nix::time::{ClockId, clock_gettime};
 use super::auto::Auto;
 use super::network::Network;
 use super::stages::StartError;
+use super::stats::Stats;
 use crate::config::Proto;
 use crate::event::{Reactor, Ready, Registrar, Source};
 use crate::flow::{DropReason, FlowId};
 use crate::forward::ForwardTarget;
 use crate::host::{Accepted, Arrived, Listener, Listeners, Net, Side};
+use crate::limited;
 use crate::link::{Admitted, End, Link, RxFrame};
 use crate::sys::logsink;
 use crate::sys::signals::Signals;
@@ -68,6 +70,8 @@ pub(super) struct Engine<L: Link> {
     /// Listening sockets with connections for which there was no room, in order.
     pub(super) waiting: Vec<u32>,
     pub(super) stop: Option<ExitCode>,
+    /// Counters that somebody wants to see.
+    pub(super) stats: Option<Stats>,
     /// UDP listeners whose datagrams wait for a link that is blocked, in order.
     pub(super) parked: Vec<u32>,
 }
@@ -131,6 +135,7 @@ impl<L: Link> Engine<L> {
         }
         self.translator.end_flows();
         self.translator.out.flush();
+        logsink::sync();
         self.stop.unwrap_or(ExitCode::FAILURE)
     }
 
@@ -142,6 +147,9 @@ impl<L: Link> Engine<L> {
         while let Some((source, ready)) = self.reactor.event(n) {
             n += 1;
             log::trace!("event {source:?} {ready:?}");
+            if self.stats.is_some() {
+                self.count(source);
+            }
             match source {
                 Source::Link => self.on_link(),
                 Source::Guest => self.on_guest(),
@@ -155,6 +163,11 @@ impl<L: Link> Engine<L> {
         }
         if let Some(network) = &mut self.network {
             network.run(now.ms(), &mut self.translator);
+        }
+        if let Some(stats) = &mut self.stats
+            && self.translator.next_deadline().is_some_and(|at| at <= now.ms())
+        {
+            stats.timer();
         }
         self.translator.on_time();
         self.translator.out.flush();
@@ -173,7 +186,23 @@ impl<L: Link> Engine<L> {
         }
         self.follow(now.ms());
         self.ask_for_netns(now.ms());
+        if let Some(stats) = &mut self.stats {
+            stats.turn(now.ms(), self.translator.drops().iter().map(|(_, n)| n).sum());
+        }
         Ok(())
+    }
+
+    /// Counts an event before it is served, which may be the end of what it is about.
+    fn count(&mut self, source: Source) {
+        let (mut flow, mut proto) = (None, None);
+        match source {
+            Source::Flow { id, .. } => flow = self.translator.kind(id),
+            Source::Listener(index) => proto = self.listeners.get(index).map(|l| l.proto()),
+            _ => {}
+        }
+        if let Some(stats) = &mut self.stats {
+            stats.count(source, flow, proto);
+        }
     }
 
     fn follow(&mut self, now: u64) {
@@ -223,10 +252,10 @@ impl<L: Link> Engine<L> {
             Some(End::Guest { why, last }) => {
                 match why.reason() {
                     Some(reason) => {
-                        log::warn!("guest: {why}");
+                        limited!(Warn, "guest: {why}");
                         self.translator.lost(reason);
                     }
-                    None => log::info!("guest: {why}"),
+                    None => limited!(Info, "guest: {why}"),
                 }
                 if last {
                     self.stop = Some(ExitCode::SUCCESS);
@@ -249,11 +278,11 @@ impl<L: Link> Engine<L> {
             }
             match self.link.admit(who, &mut self.translator.out, &self.registrar) {
                 Admitted::Guest(pid) => {
-                    log::info!("guest: connected{}", process(pid));
+                    limited!(Info, "guest: connected{}", process(pid));
                     self.translator.solicit_guest();
                 }
                 Admitted::Refused(pid) => {
-                    log::info!("guest: refused another one{}", process(pid));
+                    limited!(Info, "guest: refused another one{}", process(pid));
                 }
             }
         }

@@ -8,6 +8,7 @@ mod engine;
 mod network;
 mod ports;
 mod stages;
+mod stats;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Run { config, warnings }) => {
             let status = stages::run(*config, &warnings, inherited, guest);
             status.unwrap_or_else(|e| {
+                // Nobody else will say who logs, if nobody has.
+                logsink::identify(std::process::id());
                 log::error!("{e}");
                 ExitCode::FAILURE
             })

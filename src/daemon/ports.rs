@@ -9,8 +9,12 @@
 //! is told in one line, with the remedy. Only an option of which nothing at all could be opened is
 //! an error. Ports that follow the other side (`auto.rs`) are opened later.
 
+use std::io;
+
+use thiserror::Error;
+
 use crate::config::{Config, ForwardSpec};
-use crate::host::{ListenError, Listeners, Partial, Patience, Side};
+use crate::host::{ListenError, Listeners, Patience, Side};
 use crate::sys::fds;
 
 /// Part of the descriptors that is kept for flows.
@@ -66,6 +70,33 @@ fn divide(limit: usize, options: [&ForwardSpec; 4]) -> [usize; 4] {
     of
 }
 
+/// A port that was asked for and cannot be had. Callers look for the first words, and show the
+/// rest to their users [COMPAT-21].
+#[derive(Debug, Error)]
+#[error(
+    "Failed to bind port {} ({}) for option '{option}': {} {}{}",
+    .source.port, reason(&.source.source), .source.proto, .source.place(), .source.remedy()
+)]
+pub(super) struct BindError {
+    /// The option as written.
+    option: String,
+    source: ListenError,
+}
+
+/// The kernel's reason without its number.
+fn reason(error: &io::Error) -> String {
+    let errno = error.raw_os_error().map(nix::errno::Errno::from_raw);
+    errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_owned())
+}
+
+/// What became of all best-effort rules of an option.
+#[derive(Default)]
+struct Total {
+    opened: usize,
+    /// The first failure, and the rule's place.
+    failed: Option<(usize, ListenError)>,
+}
+
 /// Adds the rules of one option to the table and opens their ports, in the current network
 /// namespace.
 pub(super) fn open(
@@ -75,24 +106,28 @@ pub(super) fn open(
     families: (bool, bool),
     (share, limit): (usize, usize),
     patience: Patience,
-) -> Result<(), ListenError> {
+) -> Result<(), BindError> {
+    let error = |n, source| {
+        let option = spec.option(n).unwrap_or_default().to_owned();
+        BindError { option, source }
+    };
     let mut room = share;
     let mut wanted = 0;
-    let mut total = Partial::default();
-    for rule in &spec.rules {
+    let mut total = Total::default();
+    for (n, rule) in spec.rules.iter().enumerate() {
         let Ok(id) = table.insert(rule.clone(), side, families) else { break };
         if rule.auto {
             continue;
         }
         if !rule.weak {
-            table.open_all(id, patience)?;
+            table.open_all(id, patience).map_err(|e| error(n, e))?;
             continue;
         }
         wanted += rule.count();
         let done = table.open_some(id, room);
         room -= done.opened;
         total.opened += done.opened;
-        total.failed = total.failed.or(done.failed);
+        total.failed = total.failed.or(done.failed.map(|e| (n, e)));
     }
     let Some(rule) = spec.rules.iter().find(|r| r.weak && !r.auto) else { return Ok(()) };
     let (proto, opened) = (rule.proto, total.opened);
@@ -101,9 +136,9 @@ pub(super) fn open(
             "{proto}: {opened} of {wanted} ports are forwarded: the limit of open files is \
              {limit}, raise it for more (ulimit -n, LimitNOFILE=)"
         );
-    } else if let Some(e) = total.failed {
+    } else if let Some((n, e)) = total.failed {
         if opened == 0 {
-            return Err(e);
+            return Err(error(n, e));
         }
         log::warn!("{proto}: {opened} of {wanted} ports are forwarded, the first that is not: {e}");
     }
@@ -127,7 +162,7 @@ mod tests {
             weak,
             auto: false,
         });
-        ForwardSpec { rules: rules.collect() }
+        ForwardSpec { rules: rules.collect(), ..ForwardSpec::default() }
     }
 
     // [FWD-15] Flows keep a quarter, named ports are served before, the rest is shared.

@@ -17,21 +17,27 @@ use thiserror::Error;
 use super::auto::{self, Auto};
 use super::engine::{Engine, Lifeline, clock};
 use super::network::{self, Network};
-use super::ports::{self, Shares};
+use super::ports::{self, BindError, Shares};
+use super::stats::Stats;
 use crate::config::{
-    Config, ForwardSpec, GuestSocket, HostView, Inward, Lease, LeaseError, Target,
+    Config, ForwardSpec, GuestSocket, HostView, Inward, Lease, LeaseError, Offload, Target,
+    Verbosity, summary,
 };
 use crate::event::Reactor;
 use crate::flow::{MAX_FLOWS, Pool};
 use crate::forward::GuestAddrs;
-use crate::host::{Inside, ListenError, Listeners, Net, OutboundError, Patience, Side, outbound};
-use crate::link::{self, Guests, Link, NoLink, SocketError, SocketFile, Stream, Tap, TapError};
+use crate::host::{Inside, Listeners, Net, OutboundError, Patience, Side, outbound};
+use crate::link::{
+    self, Guests, Link, NoLink, Pcap, SocketError, SocketFile, Stream, Tap, TapError, captured,
+};
 use crate::services::Offered;
 use crate::sys::background::{self, Background, Null};
 use crate::sys::factory::{self, Factory};
 use crate::sys::ids::{self, Ids};
+use crate::sys::logfile::LogFile;
 use crate::sys::netlink::{self, Bound, Configured, Snapshot};
 use crate::sys::pidfile::PidFile;
+use crate::sys::sandbox::{Fallback, Run};
 use crate::sys::signals::{Inherited, Signals};
 use crate::sys::spawn::{self, Program, Waiting};
 use crate::sys::watch::NetnsWatch;
@@ -70,7 +76,7 @@ pub(super) enum StartError {
     Outbound(#[from] OutboundError),
     /// A forwarded port.
     #[error(transparent)]
-    Listen(#[from] ListenError),
+    Listen(#[from] BindError),
     /// The tap device.
     #[error(transparent)]
     Tap(#[from] TapError),
@@ -100,6 +106,7 @@ struct Parsed {
     program: Option<Program>,
     guest: Option<OwnedFd>,
     pid_file: Option<PidFile>,
+    pcap: Option<Pcap>,
     null: Option<Null>,
     key: [u8; 16],
 }
@@ -112,8 +119,14 @@ impl Parsed {
         guest: Option<OwnedFd>,
     ) -> Result<Self, StartError> {
         caps::reduce_initial()?;
-        let command = matches!(config.target, Target::Command(_) | Target::Shell);
-        logsink::configure(config.mode, config.verbosity, command);
+        let file = config.log_file.as_ref();
+        let file = file
+            .map(|path| LogFile::create(path, config.log_size, config.mode.name()))
+            .transpose()?;
+        logsink::configure(config.mode, config.verbosity, has_command(&config), file);
+        if config.foreground {
+            logsink::identify(std::process::id());
+        }
         for warning in warnings {
             log::warn!("{warning}");
         }
@@ -128,7 +141,8 @@ impl Parsed {
             .and_then(|mut f| f.read_exact(&mut key))
             .map_err(|e| StartError::Io("cannot read /dev/urandom", e))?;
         let null = if config.foreground { None } else { Some(Null::open()?) };
-        Ok(Self { config, inherited, ids, program, guest, pid_file: None, null, key })
+        let (pid_file, pcap) = (None, None);
+        Ok(Self { config, inherited, ids, program, guest, pid_file, pcap, null, key })
     }
 
     /// Looks at the host and claims what only the starting user can.
@@ -155,6 +169,7 @@ impl Parsed {
             ports::open(&mut listeners, spec, Side::Host, families, share, patience)?;
         }
         let door = self.door()?;
+        self.pcap = self.config.pcap.as_deref().and_then(capture);
         self.pid_file = self.config.pid_file.as_deref().map(PidFile::open).transpose()?;
         Ok(Resolved { parsed: self, view, snapshot, lease, network, listeners, shares, door })
     }
@@ -170,6 +185,25 @@ impl Parsed {
                 Door::Open(link::connected(fd)?)
             }
         }))
+    }
+}
+
+/// True if a command of the user is to run, in our terminal.
+fn has_command(config: &Config) -> bool {
+    matches!(config.target, Target::Command(_) | Target::Shell)
+}
+
+/// The file for `--pcap`. What it is for works without, so that failure is told and no more.
+fn capture(path: &Path) -> Option<Pcap> {
+    match Pcap::create(path) {
+        Ok(pcap) => {
+            log::info!("capturing in {}", path.display());
+            Some(pcap)
+        }
+        Err(e) => {
+            log::warn!("cannot capture in {}: {e}", path.display());
+            None
+        }
     }
 }
 
@@ -205,9 +239,10 @@ impl Resolved {
 
     /// A user namespace in which we are nobody; and guests may come.
     fn open_machine(self, door: Door) -> Result<Opened, StartError> {
+        self.tell(None);
         let config = &self.parsed.config;
         userns::create(None)?;
-        caps::reduce_for_setup()?;
+        caps::reduce_for_setup(fallback(&self.parsed.config))?;
         let guests = match door {
             Door::Open(fd) => Guests::Connected(fd),
             Door::Path(file) => {
@@ -231,10 +266,19 @@ impl Resolved {
             (None, _) if config.netns_only => {}
             (None, Target::Pid(pid)) => {
                 watch = Some(NetnsWatch::process(*pid)?);
-                userns::join_pid(*pid)?;
+                // Usually its own. But a process may have made more user namespaces since.
+                if !userns::join_owner(&netns::open_pid_file(*pid)?)? {
+                    userns::join_pid(*pid)?;
+                }
+            }
+            (None, Target::Netns(path)) => {
+                let file = netns::open_file(path)?;
+                if !netns::may_enter(&file) {
+                    userns::join_owner(&file)?;
+                }
             }
             (None, Target::Command(_) | Target::Shell) => userns::create(Some(*ids))?,
-            (None, Target::Netns(_) | Target::Machine(_)) => {}
+            (None, Target::Machine(_)) => {}
         }
         let target = match (&config.target, program) {
             (Target::Pid(pid), _) => {
@@ -255,9 +299,10 @@ impl Resolved {
             (_, None) => return Err(sys::Error::Other("no command given".into()).into()),
         };
         let watch = watch.filter(|_| config.netns_quit);
-        caps::reduce_for_setup()?;
+        caps::reduce_for_setup(fallback(config))?;
 
         let ifname = self.ifname();
+        self.tell((!config.splice_only).then_some(&ifname));
         let mut made = netns::run_in(target.fd(), || self.make_link(&ifname))
             .map_err(|e| StartError::Io("cannot enter the network namespace", e))??;
         self.lease.v4 &= made.configured.v4;
@@ -273,6 +318,17 @@ impl Resolved {
     fn base(self) -> Base {
         let Self { parsed, lease, network, listeners, .. } = self;
         Base { parsed, lease, network, listeners }
+    }
+
+    /// Says what the guest's network looks like [CLI-15].
+    fn tell(&self, ifname: Option<&str>) {
+        let config = &self.parsed.config;
+        if has_command(config) && config.verbosity < Verbosity::Debug {
+            return;
+        }
+        for line in summary(config, &self.view, &self.lease, ifname) {
+            log::info!("{line}");
+        }
     }
 
     fn ifname(&self) -> String {
@@ -390,14 +446,15 @@ impl Opened {
     fn isolate(mut self) -> Result<Sandboxed, StartError> {
         let parsed = &mut self.base.parsed;
         let background = !parsed.config.foreground;
+        let fallback = fallback(&parsed.config);
         let signals = Signals::listen(background)?;
         if let GuestSide::Namespace(namespace) = &mut self.side
             && needs_factory(&parsed.config)
         {
-            namespace.factory = Some(factory::start(namespace.netns.fd())?);
+            namespace.factory = Some(factory::start(namespace.netns.fd(), fallback)?);
         }
-        let how = if background { sandbox::Run::Background } else { sandbox::Run::Foreground };
-        sandbox::isolate(how)?;
+        let how = if background { Run::Background } else { Run::Foreground };
+        sandbox::isolate(how, fallback)?;
         let pid_file = parsed.pid_file.take();
         let waits = match parsed.null.take() {
             Some(null) => Waits::Parent(background::detach(null, pid_file)?),
@@ -405,6 +462,11 @@ impl Opened {
         };
         Ok(Sandboxed { opened: self, signals, waits })
     }
+}
+
+/// What is done where the root directory cannot be pivoted.
+fn fallback(config: &Config) -> Fallback {
+    if config.chroot_fallback { Fallback::Chroot } else { Fallback::None }
 }
 
 /// True if sockets inside the namespace may be wanted while we run.
@@ -433,13 +495,30 @@ enum Waits {
 impl Sandboxed {
     /// Closes the last doors, lets those who wait go on, and serves.
     fn run(self) -> Result<ExitCode, StartError> {
-        let Sandboxed { opened: Opened { base, side }, signals, waits } = self;
+        let Sandboxed { opened: Opened { mut base, side }, signals, waits } = self;
         match side {
-            GuestSide::Namespace(mut n) => match n.tap.take() {
-                Some(tap) => waits.serve(|| namespace_engine(base, n, (tap.rx, tap.tx), signals)),
-                None => waits.serve(|| namespace_engine(base, n, NoLink::new(), signals)),
+            GuestSide::Namespace(mut n) => match (n.tap.take(), base.parsed.pcap.take()) {
+                (Some(tap), None) => {
+                    waits.serve(|| namespace_engine(base, n, (tap.rx, tap.tx), signals))
+                }
+                (Some(tap), Some(pcap)) => {
+                    let link = captured((tap.rx, tap.tx), tap.offload, pcap);
+                    waits.serve(|| namespace_engine(base, n, link, signals))
+                }
+                (None, _) => waits.serve(|| namespace_engine(base, n, NoLink::new(), signals)),
             },
-            GuestSide::Machine(guests) => waits.serve(|| machine_engine(base, guests, signals)),
+            GuestSide::Machine(guests) => {
+                let connected = matches!(guests, Guests::Connected(_));
+                let (mut link, out) = Stream::new(guests, base.parsed.config.one_off);
+                match base.parsed.pcap.take() {
+                    None => waits.serve(|| machine_engine(base, (link, out), connected, signals)),
+                    Some(pcap) => {
+                        link.keep_apart();
+                        let link = captured((link, out), Offload::None, pcap);
+                        waits.serve(|| machine_engine(base, link, connected, signals))
+                    }
+                }
+            }
         }
     }
 }
@@ -513,6 +592,7 @@ fn namespace_engine<L: Link>(
     let allow = seccomp::Allow {
         namespace: true,
         faccessat: watch.as_ref().is_some_and(NetnsWatch::looks),
+        files: has_files(&base.parsed.config),
     };
     let life = Lifeline {
         waiting: match netns {
@@ -531,20 +611,26 @@ fn namespace_engine<L: Link>(
     Ok((engine, allow))
 }
 
-/// The running parts for a virtual machine.
-fn machine_engine(
+/// True if the end of a file has to be moved.
+fn has_files(config: &Config) -> bool {
+    config.log_file.is_some() || config.pcap.is_some()
+}
+
+/// The running parts for a virtual machine; `connected` if it is there already.
+fn machine_engine<L: Link>(
     base: Base,
-    guests: Guests,
+    link: (L, L::Tx),
+    connected: bool,
     signals: Signals,
-) -> Result<(Engine<Stream>, seccomp::Allow), StartError> {
-    let connected = matches!(guests, Guests::Connected(_));
-    let link = Stream::new(guests, base.parsed.config.one_off);
+) -> Result<(Engine<L>, seccomp::Allow), StartError> {
+    let allow =
+        seccomp::Allow { files: has_files(&base.parsed.config), ..seccomp::Allow::default() };
     let who = Who { mac: Mac::BROADCAST, addrs: Vec::new(), link_local: None };
     let mut engine = engine(base, link, who, signals, Lifeline::default(), None)?;
     if connected {
         engine.translator.solicit_guest();
     }
-    Ok((engine, seccomp::Allow::default()))
+    Ok((engine, allow))
 }
 
 /// What is known of the guest before it speaks.
@@ -612,6 +698,7 @@ fn engine<L: Link>(
         ask_at: 0,
         waiting: Vec::new(),
         stop: None,
+        stats: config.stats.map(Stats::new),
         parked: Vec::new(),
     })
 }

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// A port could not be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen on {proto} {addr}{} port {port}: {source}{}", on(.interface), rule(.source))]
+#[error("cannot listen on {proto} {} port {port}: {source}{}", self.place(), self.remedy())]
 pub struct ListenError {
     /// Protocol.
     pub proto: Proto,
@@ -49,24 +49,29 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-fn on(interface: &Option<String>) -> String {
-    interface.as_ref().map(|name| format!("%{name}")).unwrap_or_default()
-}
-
-/// The rule behind the kernel's reason, where it does not say it all.
-fn rule(source: &io::Error) -> &'static str {
-    match source.raw_os_error() {
-        Some(libc::EACCES) => {
-            " (low ports need CAP_NET_BIND_SERVICE or sysctl net.ipv4.ip_unprivileged_port_start)"
-        }
-        Some(libc::EADDRNOTAVAIL) => " (the address must be the host's, or see --freebind)",
-        // Before Linux 5.7.
-        Some(libc::EPERM) => " (binding to an interface needs Linux 5.7)",
-        _ => "",
-    }
-}
-
 impl ListenError {
+    /// Address and interface, as they are written in options.
+    pub fn place(&self) -> String {
+        match &self.interface {
+            Some(name) => format!("{}%{name}", self.addr),
+            None => self.addr.to_string(),
+        }
+    }
+
+    /// What to do about it, in brackets, where the kernel's reason does not say it all.
+    pub fn remedy(&self) -> &'static str {
+        match self.source.raw_os_error() {
+            Some(libc::EACCES) => {
+                " (low ports need CAP_NET_BIND_SERVICE or sysctl \
+                 net.ipv4.ip_unprivileged_port_start)"
+            }
+            Some(libc::EADDRNOTAVAIL) => " (the address must be the host's, or see --freebind)",
+            // Before Linux 5.7.
+            Some(libc::EPERM) => " (binding to an interface needs Linux 5.7)",
+            _ => "",
+        }
+    }
+
     fn new(rule: &PortRule, v6: bool, port: u16, source: io::Error) -> Self {
         let (proto, addr) = (rule.proto, wildcard(rule, v6));
         Self { proto, addr, interface: rule.interface.clone(), port, source }

@@ -4,7 +4,7 @@
 //! takes frames for it ([`FrameOut`](crate::translate::FrameOut)). They are separate values, so that
 //! a handler may hold a received frame while it sends others. There are two links: the tap device
 //! of a namespace ([`Tap`]), and the socket of a virtual machine ([`Stream`]). A namespace may do
-//! without ([`NoLink`]).
+//! without ([`NoLink`]). What crosses a link can be recorded ([`captured`]).
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,9 @@
     clippy::arithmetic_side_effects
 )]
 
+mod capture;
 mod none;
+mod pcap;
 mod segment;
 mod stream;
 mod sum;
@@ -25,7 +27,9 @@ use std::os::fd::OwnedFd;
 use crate::event::Registrar;
 use crate::translate::FrameOut;
 use crate::wire::Vnet;
+pub use capture::{Captured, CapturedTx, captured};
 pub use none::{NoLink, NoLinkTx};
+pub use pcap::Pcap;
 pub use stream::{
     BadLength, Guests, Inbox, Left, Outbox, SocketError, SocketFile, Stream, StreamTx, connected,
 };

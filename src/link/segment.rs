@@ -1,7 +1,7 @@
 //! Segmentation and checksums in software, for what a link does not offload.
 
 use crate::wire::checksum::Checksum;
-use crate::wire::{Gso, Head, TcpFlags};
+use crate::wire::{Gso, Head, TcpFlags, Vnet};
 
 /// Longest headers of a frame: Ethernet, IPv6, TCP with options.
 pub(super) const HEADERS: usize = 14 + 40 + 60;
@@ -93,6 +93,17 @@ pub(super) fn cut<'a>(
         put(out, at, &sum.finish_udp().to_be_bytes())?;
     }
     room.get(..template.len())
+}
+
+/// Completes the transport checksum of a frame that leaves it to others, as if the frame were one
+/// packet.
+pub(super) fn complete(frame: &mut [u8], vnet: &Vnet) -> Option<()> {
+    let transport = usize::from(vnet.csum_start);
+    let at = transport.checked_add(usize::from(vnet.csum_offset))?;
+    let mut sum = pseudo_header(frame, vnet.csum_offset, frame.len().checked_sub(transport)?)?;
+    put(frame, at, &[0, 0])?;
+    sum.add(frame.get(transport..)?);
+    put(frame, at, &sum.finish_udp().to_be_bytes())
 }
 
 fn pseudo_header(frame: &[u8], csum_offset: u16, length: usize) -> Option<Checksum> {

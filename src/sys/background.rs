@@ -7,6 +7,9 @@
 //! 0. Anything else is the text of an error, which the parent prints before it exits 1, as it does
 //! with words of its own if the child just ends. So a caller that sees status 0 can connect at
 //! once, and one that does not sees why.
+//!
+//! The child is process 1 of a namespace of its own. For the log file, which is to name it as others
+//! see it, the parent tells its number.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -64,17 +67,23 @@ impl Background {
 /// No process can be started.
 pub fn detach(null: Null, pid_file: Option<PidFile>) -> Result<Background, Error> {
     let (answer, say) = pipe2(OFlag::O_CLOEXEC).what(|| "cannot create a pipe".into())?;
+    let (listen, tell) = pipe2(OFlag::O_CLOEXEC).what(|| "cannot create a pipe".into())?;
     // SAFETY: there is one thread, so no lock can be held by another one in the child.
     match unsafe { fork() }.what(|| "cannot start the background process".into())? {
         ForkResult::Parent { child } => {
-            drop(say);
+            drop((say, listen));
+            let pid = u32::try_from(child.as_raw()).unwrap_or(0);
+            let _ = nix::unistd::write(&tell, &pid.to_ne_bytes());
+            drop(tell);
             let mut text = Vec::new();
             let _ = File::from(answer).read_to_end(&mut text);
-            let pid = u32::try_from(child.as_raw()).unwrap_or(0);
             std::process::exit(report(&text, pid, pid_file));
         }
         ForkResult::Child => {
-            drop(answer);
+            drop((answer, tell));
+            let mut pid = [0; 4];
+            let _ = File::from(listen).read_exact(&mut pid);
+            logsink::identify(u32::from_ne_bytes(pid));
             if let Some(file) = pid_file {
                 file.leave();
             }

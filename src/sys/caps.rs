@@ -7,6 +7,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 
 use super::error::Error;
+use super::sandbox::Fallback;
 
 /// Needed between the start and the change of user [SANDBOX-1]. SETPCAP is here because without
 /// it the bounding set cannot be cleared later [W-2].
@@ -25,7 +26,8 @@ const INITIAL: &[Capability] = &[
 /// the namespaces of other processes of a container.
 const INITIAL_ROOT: &[Capability] = &[Capability::CAP_SETFCAP, Capability::CAP_SYS_PTRACE];
 
-/// Needed from the change of user until [`drop_all`].
+/// Needed from the change of user until [`drop_all`]; with [`Fallback::Chroot`] CAP_SYS_CHROOT as
+/// well.
 const SETUP: &[Capability] = &[
     Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_SETPCAP,
@@ -51,8 +53,12 @@ pub fn reduce_initial() -> Result<(), Error> {
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn reduce_for_setup() -> Result<(), Error> {
-    restrict(&SETUP.iter().copied().collect())
+pub fn reduce_for_setup(fallback: Fallback) -> Result<(), Error> {
+    let mut keep: CapsHashSet = SETUP.iter().copied().collect();
+    if fallback == Fallback::Chroot {
+        keep.insert(Capability::CAP_SYS_CHROOT);
+    }
+    restrict(&keep)
 }
 
 /// Empties all five sets: bounding, ambient, inheritable, permitted, effective.
@@ -82,11 +88,12 @@ pub fn drop_all() -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes [`SETUP`] capabilities effective again after a change of user that kept the permitted
-/// set, and gives up all others.
+/// Makes the capabilities that [`reduce_for_setup`] may keep effective again after a change of user
+/// that kept the permitted set, and gives up all others.
 pub(super) fn raise_for_setup() -> Result<(), Error> {
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed)?;
-    let keep: CapsHashSet = SETUP.iter().copied().filter(|cap| permitted.contains(cap)).collect();
+    let setup = SETUP.iter().copied().chain([Capability::CAP_SYS_CHROOT]);
+    let keep: CapsHashSet = setup.filter(|cap| permitted.contains(cap)).collect();
     caps::set(None, CapSet::Effective, &keep).map_err(failed)?;
     caps::set(None, CapSet::Permitted, &keep).map_err(failed)
 }

@@ -32,7 +32,7 @@ use nix::sys::socket::{
 use nix::unistd::{ForkResult, fork};
 
 use super::error::{Error, What};
-use super::sandbox::{self, Run};
+use super::sandbox::{self, Fallback, Run};
 use super::seccomp::Filter;
 
 /// Most sockets per reply.
@@ -91,7 +91,7 @@ pub struct Factory(OwnedFd);
 ///
 /// # Errors
 /// No process can be started.
-pub fn start(netns: BorrowedFd<'_>) -> Result<Starting, Error> {
+pub fn start(netns: BorrowedFd<'_>, fallback: Fallback) -> Result<Starting, Error> {
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .what(|| "cannot create a socket pair".into())?;
@@ -99,7 +99,7 @@ pub fn start(netns: BorrowedFd<'_>) -> Result<Starting, Error> {
     match unsafe { fork() }.what(|| "cannot start the process that makes sockets".into())? {
         ForkResult::Parent { .. } => Ok(Starting(ours)),
         ForkResult::Child => {
-            let status = i32::from(live(&theirs, netns).is_err());
+            let status = i32::from(live(&theirs, netns, fallback).is_err());
             // SAFETY: ends this process, without handlers that belong to the parent.
             unsafe { libc::_exit(status) }
         }
@@ -156,10 +156,10 @@ impl Factory {
 }
 
 /// The life of the factory.
-fn live(connection: &OwnedFd, netns: BorrowedFd<'_>) -> Result<(), Error> {
+fn live(connection: &OwnedFd, netns: BorrowedFd<'_>, fallback: Fallback) -> Result<(), Error> {
     let say = |text: &[u8]| send(connection.as_raw_fd(), text, MsgFlags::MSG_NOSIGNAL);
     let filter = enter(netns).and_then(|()| Filter::factory());
-    if let Err(error) = filter.and_then(|filter| shut_in(connection, &filter)) {
+    if let Err(error) = filter.and_then(|filter| shut_in(connection, &filter, fallback)) {
         let _ = say(error.to_string().as_bytes());
         return Err(error);
     }
@@ -194,10 +194,10 @@ fn enter(netns: BorrowedFd<'_>) -> Result<(), Error> {
 }
 
 /// Takes every right and descriptor away but for the connection, which becomes number 0.
-fn shut_in(connection: &OwnedFd, filter: &Filter) -> Result<(), Error> {
+fn shut_in(connection: &OwnedFd, filter: &Filter, fallback: Fallback) -> Result<(), Error> {
     // Not to be taken for the process that does the work.
     let _ = prctl::set_name(c"pasta-sockets");
-    sandbox::isolate(Run::Foreground)?;
+    sandbox::isolate(Run::Foreground, fallback)?;
     let what = || "cannot give up descriptors".to_owned();
     // SAFETY: nothing of this process uses 0 or any other descriptor but through `connection`,
     // which stays valid as number 0; nothing is dropped later, the process ends by `_exit`.

@@ -1,25 +1,27 @@
-//! Where messages go [LOG-1, LOG-2, LOG-3, LOG-5, LOG-7, W-6].
+//! Where messages go [LOG-1, LOG-2, LOG-3, LOG-5, LOG-7, LOG-8, W-6].
 //!
 //! # Theory of operation
 //!
-//! Until the options are known: standard error. Then the system log (with `--debug`: standard
-//! error), and standard error as well as long as somebody reads it there: until we detach, or the
-//! command runs. For a command's sake only warnings and errors are shown on standard error even
-//! before that, unless debugging [NS-7].
+//! Until the options are known: standard error. Then the log file if there is one, else the system
+//! log (with `--debug`: standard error), and standard error as well as long as somebody reads it
+//! there: until we detach, or the command runs. For a command's sake only warnings and errors are
+//! shown on standard error even before that, unless debugging [NS-7].
 //!
 //! The socket of the system log is opened once, since the sandbox has no `/dev/log`, and never
 //! blocks: a log daemon that does not read costs messages, not traffic.
 //!
 //! Messages are one line: control characters in them, which a peer may have chosen, are replaced.
+//! What a guest or peer can cause again and again goes through a [`Limit`] of its own.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter};
 
+use super::logfile::{LogFile, stamp};
 use crate::config::{Mode, Verbosity};
 
 /// Starts logging to standard error, at the default level. First step of all that logs; a second
@@ -37,8 +39,9 @@ pub fn init() {
     }
 }
 
-/// Applies the options. `command`: a command is going to run in this terminal.
-pub fn configure(mode: Mode, verbosity: Verbosity, command: bool) {
+/// Applies the options. `command`: a command is going to run in this terminal. `file`: where
+/// messages go instead of the system log; see [`identify`].
+pub fn configure(mode: Mode, verbosity: Verbosity, command: bool, file: Option<LogFile>) {
     let debug = verbosity >= Verbosity::Debug;
     log::set_max_level(match verbosity {
         Verbosity::Quiet => LevelFilter::Warn,
@@ -49,15 +52,110 @@ pub fn configure(mode: Mode, verbosity: Verbosity, command: bool) {
     DEBUG.store(debug, Ordering::Relaxed);
     let stderr = if command && !debug { LevelFilter::Warn } else { LevelFilter::Trace };
     STDERR.store(stderr as u8, Ordering::Relaxed);
-    if !debug {
-        SYSLOG.get_or_init(|| Syslog {
-            name: match mode {
-                Mode::Passt => "passt",
-                Mode::Pasta => "pasta",
-            },
-            socket: connect("/dev/log").ok(),
-        });
+    if let (Some(file), Ok(mut place)) = (file, FILE.lock()) {
+        *place = Some(file);
+    } else if !debug {
+        let socket = connect("/dev/log").ok();
+        SYSLOG.get_or_init(|| Syslog { name: mode.name(), socket });
     }
+}
+
+/// Says which process it is that logs from here on: the number as seen by who started us. What was
+/// logged before is in the log file only then.
+pub fn identify(pid: u32) {
+    if let Ok(mut file) = FILE.try_lock()
+        && let Some(file) = file.as_mut()
+    {
+        file.begin(pid);
+    }
+}
+
+/// The end: what is in the log file is on the disk.
+pub fn sync() {
+    if let Ok(file) = FILE.try_lock()
+        && let Some(file) = file.as_ref()
+    {
+        file.sync();
+    }
+}
+
+/// Keeps a message that somebody else can cause from filling the log: a call site has one, see
+/// [`limited!`](crate::limited). Five messages per second are shown, and then how many were not.
+#[derive(Debug)]
+pub struct Limit {
+    /// Milliseconds since the start at which the present second began.
+    since: AtomicU64,
+    /// Messages in it.
+    count: AtomicU64,
+}
+
+impl Limit {
+    /// Messages that are shown per second.
+    const MOST: u64 = 5;
+
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { since: AtomicU64::new(0), count: AtomicU64::new(0) }
+    }
+
+    /// Logs, or does not. Who debugs sees everything.
+    pub fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
+        if log::max_level() >= LevelFilter::Debug {
+            log::log!(level, "{text}");
+            return;
+        }
+        let now = START.get_or_init(Instant::now).elapsed();
+        match self.count(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)) {
+            Verdict::Show { left_out: 0 } => log::log!(level, "{text}"),
+            Verdict::Show { left_out } => {
+                log::log!(level, "{left_out} messages like the next one were left out");
+                log::log!(level, "{text}");
+            }
+            Verdict::Last => {
+                log::log!(level, "{text} (more of these within a second are left out)");
+            }
+            Verdict::LeaveOut => {}
+        }
+    }
+
+    fn count(&self, now: u64) -> Verdict {
+        let since = self.since.load(Ordering::Relaxed);
+        if now.saturating_sub(since) >= 1000 {
+            self.since.store(now, Ordering::Relaxed);
+            let before = self.count.swap(1, Ordering::Relaxed);
+            return Verdict::Show { left_out: before.saturating_sub(Self::MOST) };
+        }
+        match self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1) {
+            n if n < Self::MOST => Verdict::Show { left_out: 0 },
+            Self::MOST => Verdict::Last,
+            _ => Verdict::LeaveOut,
+        }
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What becomes of a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Show { left_out: u64 },
+    Last,
+    LeaveOut,
+}
+
+/// As `log::log!`, for messages that a guest or peer can cause: at most five a second from the same
+/// place in the program [LOG-8].
+#[macro_export]
+macro_rules! limited {
+    ($level:ident, $($text:tt)+) => {{
+        static LIMIT: $crate::sys::logsink::Limit = $crate::sys::logsink::Limit::new();
+        LIMIT.log(::log::Level::$level, format_args!($($text)+));
+    }};
 }
 
 /// Standard error is no longer ours: we are in the background.
@@ -82,6 +180,7 @@ static STDERR: AtomicU8 = AtomicU8::new(LevelFilter::Trace as u8);
 /// Debugging: time stamps, and no system log.
 static DEBUG: AtomicBool = AtomicBool::new(false);
 static SYSLOG: OnceLock<Syslog> = OnceLock::new();
+static FILE: Mutex<Option<LogFile>> = Mutex::new(None);
 
 struct Syslog {
     name: &'static str,
@@ -95,9 +194,10 @@ struct Sink(Vec<u8>);
 impl Write for Sink {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         if let Some((level, text)) = split(record) {
+            let elapsed = START.get_or_init(Instant::now).elapsed();
             if level as u8 <= STDERR.load(Ordering::Relaxed) {
-                let time = DEBUG.load(Ordering::Relaxed).then(|| START.get_or_init(Instant::now));
-                stderr_line(&mut self.0, time.map(|start| start.elapsed()), text);
+                let time = DEBUG.load(Ordering::Relaxed).then_some(elapsed);
+                stderr_line(&mut self.0, time, text);
                 // Nobody could be told of an error here. Not through std's handle, whose lock a
                 // panic might hold.
                 let _ = nix::unistd::write(io::stderr(), &self.0);
@@ -107,6 +207,12 @@ impl Write for Sink {
             {
                 syslog_line(&mut self.0, level, name, text);
                 let _ = socket.send(&self.0);
+            }
+            // Held only by a panic in the middle of this.
+            if let Ok(mut file) = FILE.try_lock()
+                && let Some(file) = file.as_mut()
+            {
+                file.put(elapsed, level, text);
             }
         }
         Ok(record.len())
@@ -130,11 +236,10 @@ fn split(record: &[u8]) -> Option<(Level, &[u8])> {
     Some((level, rest.strip_prefix(b" ")?.trim_ascii_end()))
 }
 
-fn stderr_line(line: &mut Vec<u8>, elapsed: Option<std::time::Duration>, text: &[u8]) {
+fn stderr_line(line: &mut Vec<u8>, elapsed: Option<Duration>, text: &[u8]) {
     line.clear();
     if let Some(elapsed) = elapsed {
-        // Units of 100 microseconds.
-        let _ = write!(line, "{}.{:04}: ", elapsed.as_secs(), elapsed.subsec_micros() / 100);
+        line.extend(stamp(elapsed).into_bytes());
     }
     finish(line, text);
 }
@@ -152,7 +257,7 @@ fn syslog_line(line: &mut Vec<u8>, level: Level, name: &str, text: &[u8]) {
 }
 
 /// Appends the text as one line of bounded length.
-fn finish(line: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn finish(line: &mut Vec<u8>, text: &[u8]) {
     let room = LINE - 1 - line.len().min(LINE - 1);
     line.extend(
         text.iter().take(room).map(|&byte| if byte.is_ascii_control() { b' ' } else { byte }),
@@ -164,7 +269,19 @@ fn finish(line: &mut Vec<u8>, text: &[u8]) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::time::Duration;
+
+    // [LOG-8] Five a second, a word about the rest, and how many it was.
+    #[test]
+    fn what_others_cause_is_limited() {
+        let limit = Limit::new();
+        let show = Verdict::Show { left_out: 0 };
+        let first: Vec<_> = (0..8).map(|n| limit.count(5000 + n)).collect();
+        assert!(first[..4].iter().all(|verdict| *verdict == show), "{first:?}");
+        assert_eq!(first[4..6], [Verdict::Last, Verdict::LeaveOut]);
+        assert_eq!(limit.count(5999), Verdict::LeaveOut);
+        assert_eq!(limit.count(6000), Verdict::Show { left_out: 4 });
+        assert_eq!(limit.count(7000), show);
+    }
 
     // [LOG-3]
     #[test]

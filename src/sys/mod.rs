@@ -7,7 +7,8 @@
 //!
 //! 1. [`signals::Inherited::record`] (what the caller gave us), [`fds::sanitize`],
 //!    [`logsink::init`], [`fds::raise_nofile`], [`signals::ignore_sigpipe`].
-//! 2. [`caps::reduce_initial`]; parse; [`logsink::configure`]; [`ids::resolve`];
+//! 2. [`caps::reduce_initial`]; parse; [`logfile::LogFile::create`], [`logsink::configure`];
+//!    [`ids::resolve`];
 //!    [`spawn::Program::find`] so that a missing command fails before anything exists.
 //! 3. As the starting user: [`pidfile::PidFile::open`], [`background::Null::open`], host
 //!    netlink, listening sockets on the host side.
@@ -34,6 +35,7 @@ pub mod caps;
 pub mod factory;
 pub mod fds;
 pub mod ids;
+pub mod logfile;
 pub mod logsink;
 pub mod memory;
 pub mod netlink;

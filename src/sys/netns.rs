@@ -20,13 +20,38 @@ use super::error::{Error, What};
 /// # Errors
 /// It does not exist, is no network namespace, or is not ours. The text names the path.
 pub fn open_path(path: &Path) -> Result<OwnedFd, Error> {
+    let file = open_file(path)?;
+    let name = path.display();
+    run_in(file.as_fd(), || ()).what(|| format!("cannot join network namespace {name}"))?;
+    Ok(file.into())
+}
+
+/// Opens the file of a network namespace, which we may not be able to enter.
+///
+/// # Errors
+/// It does not exist or is no network namespace. The text names the path.
+pub fn open_file(path: &Path) -> Result<File, Error> {
     let name = path.display();
     let file = File::open(path).what(|| format!("cannot open network namespace {name}"))?;
     if namespace_type(&file) != Some(libc::CLONE_NEWNET) {
         return Err(Error::Other(format!("{name} is not a network namespace")));
     }
-    run_in(file.as_fd(), || ()).what(|| format!("cannot join network namespace {name}"))?;
-    Ok(file.into())
+    Ok(file)
+}
+
+/// As [`open_file`], for the network namespace of a process.
+///
+/// # Errors
+/// As [`open_file`]; a process that is gone is named as such.
+pub fn open_pid_file(pid: i32) -> Result<File, Error> {
+    exists(pid)?;
+    open_file(&pid_path(pid))
+}
+
+/// True if we have what it takes to enter it.
+#[must_use]
+pub fn may_enter(file: &File) -> bool {
+    run_in(file.as_fd(), || ()).is_ok()
 }
 
 /// Opens the network namespace of a process. To be certain that the number is not used again

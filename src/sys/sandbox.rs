@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::unistd::{chdir, pivot_root};
+use nix::unistd::{chdir, chroot, pivot_root};
 
 use super::error::{Error, What};
 use super::{caps, seccomp, userns};
@@ -23,6 +23,16 @@ pub enum Run {
     Background,
 }
 
+/// What is done where the root cannot be pivoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing: we do not start.
+    None,
+    /// The empty directory is moved on top of the root, and entered [SANDBOX-8]. The files below
+    /// are still mounted then, but nothing is left that could reach them.
+    Chroot,
+}
+
 /// Moves into IPC, mount and UTS namespaces (in the background: PID too) of our own, makes an
 /// empty read-only directory the root, and drops every capability.
 ///
@@ -31,14 +41,14 @@ pub enum Run {
 ///
 /// # Errors
 /// Any step fails: there is no running with half a sandbox.
-pub fn isolate(run: Run) -> Result<(), Error> {
+pub fn isolate(run: Run, fallback: Fallback) -> Result<(), Error> {
     let mut flags = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
     if run == Run::Background {
         flags |= CloneFlags::CLONE_NEWPID;
     }
     unshare(flags)
         .map_err(|errno| userns::refused("cannot create namespaces to isolate in", errno))?;
-    empty_root()?;
+    empty_root(fallback)?;
     caps::drop_all()
 }
 
@@ -62,7 +72,7 @@ pub(super) fn seal_with(filter: &seccomp::Filter) -> Result<(), Error> {
 }
 
 /// Replaces the root by an empty tmpfs that can hold nothing.
-fn empty_root() -> Result<(), Error> {
+fn empty_root(fallback: Fallback) -> Result<(), Error> {
     let none: Option<&str> = None;
     let recursive = MsFlags::MS_UNBINDABLE | MsFlags::MS_REC;
     // Unbindable implies private: nothing that follows is seen outside.
@@ -74,9 +84,21 @@ fn empty_root() -> Result<(), Error> {
         .what(|| format!("cannot mount an empty directory on {}", point.display()))?;
     chdir(point).what(|| format!("cannot enter {}", point.display()))?;
     // Stacks the old root on top of the new one, from where it is taken off: pivot_root(2).
-    pivot_root(".", ".").what(|| "cannot change the root directory".into())?;
-    umount2(".", MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
-        .what(|| "cannot leave the old root directory".into())?;
+    match (pivot_root(".", "."), fallback) {
+        (Ok(()), _) => umount2(".", MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .what(|| "cannot leave the old root directory".into())?,
+        // The root of an initramfs cannot be pivoted.
+        (Err(_), Fallback::Chroot) => {
+            mount(Some("."), "/", none, MsFlags::MS_MOVE, none)
+                .and_then(|()| chroot("."))
+                .what(|| "cannot change the root directory, not even by chroot".into())?;
+        }
+        (Err(errno), Fallback::None) => {
+            let hint = "see --chroot-fallback".to_owned();
+            let what = "cannot change the root directory".to_owned();
+            return Err(Error::Hint { what, errno, hint });
+        }
+    }
     chdir("/").what(|| "cannot enter the empty root directory".into())
 }
 

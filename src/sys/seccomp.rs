@@ -31,6 +31,8 @@ pub struct Allow {
     /// A namespace is watched by its file, which may have to be looked for
     /// ([`NetnsWatch::looks`](super::watch::NetnsWatch::looks)).
     pub faccessat: bool,
+    /// Files are written that may have to be cut: the log ([`logfile`](super::logfile)), a capture.
+    pub files: bool,
 }
 
 /// A compiled filter.
@@ -143,6 +145,9 @@ const RUNTIME: &[i64] = &[
 /// What a namespace is served with.
 const NAMESPACE: &[i64] = &[libc::SYS_splice, libc::SYS_pipe2];
 
+/// Files that may have to be cut.
+const FILES: &[i64] = &[libc::SYS_ftruncate, libc::SYS_pread64, libc::SYS_pwrite64];
+
 /// The process that makes sockets: its connection to us. `socket` is restricted below.
 const FACTORY: &[i64] = &[
     libc::SYS_recvfrom,
@@ -158,6 +163,9 @@ fn rules(allow: Allow) -> Result<Rules, Error> {
     let mut rules = listed(&[EVENT, DATA, SOCKETS, RUNTIME]);
     if allow.namespace {
         rules.extend(listed(&[NAMESPACE]));
+    }
+    if allow.files {
+        rules.extend(listed(&[FILES]));
     }
     if allow.faccessat {
         rules.insert(libc::SYS_faccessat, vec![]);
@@ -223,7 +231,7 @@ mod tests {
     fn the_lists_are_short() {
         let count = |namespace| {
             let faccessat = namespace;
-            rules(Allow { namespace, faccessat }).unwrap().len()
+            rules(Allow { namespace, faccessat, files: true }).unwrap().len()
         };
         assert!(count(false) <= 40, "{}", count(false));
         assert!(count(true) <= 49, "{}", count(true));

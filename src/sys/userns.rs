@@ -8,6 +8,7 @@
 //! [SANDBOX-4, W-1].
 
 use std::fs::{self, File};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -76,6 +77,27 @@ pub fn join(path: &Path) -> Result<Joined, Error> {
 pub fn join_pid(pid: i32) -> Result<Joined, Error> {
     super::netns::exists(pid)?;
     join(&Path::new("/proc").join(pid.to_string()).join("ns/user"))
+}
+
+/// Enters the user namespace that owns a network namespace, unless it is the one we are in: whoever
+/// may work in a network namespace is decided there. False if the owner is not among ours.
+///
+/// # Errors
+/// It is not ours to enter.
+pub fn join_owner(netns: &File) -> Result<bool, Error> {
+    /// `_IO(0xb7, 0x1)` of linux/nsfs.h.
+    const NS_GET_USERNS: u32 = 0xb701;
+    // SAFETY: the request takes no argument, and the file is that of a namespace.
+    let owner = unsafe { libc::ioctl(netns.as_raw_fd(), NS_GET_USERNS as _) };
+    let Ok(owner) = Errno::result(owner) else { return Ok(false) };
+    // SAFETY: the kernel has just created it for us.
+    let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
+    if !same(&owner)? {
+        setns(&owner, CloneFlags::CLONE_NEWUSER)
+            .what(|| "cannot join the user namespace that owns the network namespace".into())?;
+        ids::own_proc()?;
+    }
+    Ok(true)
 }
 
 /// Whether this is the machine's own user namespace [SANDBOX-2]: all ids map to themselves.

@@ -42,4 +42,4 @@ pub use ports::{
     Train, Unopened, Verdict,
 };
 pub use time::{Deadline, Now};
-pub use translator::{Setup, Translator};
+pub use translator::{FlowKind, Setup, Translator};

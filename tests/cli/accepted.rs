@@ -103,7 +103,7 @@ fn version_text() {
 const OF_BOTH: &str = "help version foreground quiet debug trace runas pid buffer-memory ipv4-only \
     ipv6-only interface address netmask gateway mtu mac-addr outbound outbound-if4 outbound-if6 dns \
     dns-forward dns-host search hostname fqdn map-host-loopback no-map-gw map-guest-addr tcp-ports \
-    udp-ports freebind no-tcp no-udp no-icmp no-dhcp no-ndp no-dhcpv6 no-ra";
+    udp-ports freebind log-file log-size stats pcap chroot-fallback no-tcp no-udp no-icmp no-dhcp no-ndp no-dhcpv6 no-ra";
 
 /// Options for namespaces.
 const OF_PASTA: &str = "netns userns netns-only config-net ns-ifname ns-mac-addr offload \
@@ -290,10 +290,11 @@ fn targets() {
     }
 }
 
-// [CLI-10] [COMPAT-15] A network namespace without a user namespace means that one only.
+// [CLI-10] [COMPAT-15] Which user namespace is joined is found out later, unless it is given.
 #[test]
-fn namespaces_implied() {
-    assert!(config("--netns /n").netns_only);
+fn user_namespaces() {
+    assert!(!config("--netns /n").netns_only);
+    assert!(config("--netns /n --netns-only").netns_only);
     let c = config("--netns /n --userns /u");
     assert_eq!((c.netns_only, c.userns), (false, Some(PathBuf::from("/u"))));
     assert!(!config("1234").netns_only);

@@ -77,7 +77,6 @@ fn bad_values_are_named() {
             ("-t lo%lo/80", "lo%lo/80"),
             ("-t %nosuch0/80", "nosuch0"),
             ("-t 80:10.0.0.1", "10.0.0.1"),
-            ("-p /nonexistent/pcap", "/nonexistent/pcap"),
             ("-S what..example", "what..example"),
             ("--fqdn .example", ".example"),
         ] {
@@ -156,33 +155,50 @@ fn ports_that_cannot_be_had_are_named() {
         let _udp = std::net::UdpSocket::bind("127.0.0.1:7172").unwrap();
         let pid = lab.dir().join("refused.pid");
         for (options, message) in [
-            ("-t 7171", "cannot listen on TCP :: port 7171: Address already in use (os error 98)"),
+            (
+                "-t 7171",
+                "Failed to bind port 7171 (Address already in use) for option '-t 7171': TCP ::",
+            ),
             (
                 "-4 -t 7170-7172",
-                "cannot listen on TCP 0.0.0.0 port 7171: Address already in use (os error 98)",
+                "Failed to bind port 7171 (Address already in use) for option '-t 7170-7172': \
+                 TCP 0.0.0.0",
             ),
-            ("-u 7172", "cannot listen on UDP :: port 7172: Address already in use (os error 98)"),
+            (
+                "-u 7172",
+                "Failed to bind port 7172 (Address already in use) for option '-u 7172': UDP ::",
+            ),
             (
                 "-u 127.0.0.1/7172",
-                "cannot listen on UDP 127.0.0.1 port 7172: Address already in use (os error 98)",
+                "Failed to bind port 7172 (Address already in use) for option \
+                 '-u 127.0.0.1/7172': UDP 127.0.0.1",
             ),
             (
                 "-t 10.1.2.3/80",
-                "cannot listen on TCP 10.1.2.3 port 80: Cannot assign requested address \
-                 (os error 99) (the address must be the host's, or see --freebind)",
+                "Failed to bind port 80 (Cannot assign requested address) for option \
+                 '-t 10.1.2.3/80': TCP 10.1.2.3 (the address must be the host's, or see \
+                 --freebind)",
             ),
             (
                 "-u [2001:db8:1::3]/80",
-                "cannot listen on UDP 2001:db8:1::3 port 80: Cannot assign requested address \
-                 (os error 99) (the address must be the host's, or see --freebind)",
+                "Failed to bind port 80 (Cannot assign requested address) for option \
+                 '-u [2001:db8:1::3]/80': UDP 2001:db8:1::3 (the address must be the host's, or \
+                 see --freebind)",
             ),
             (
                 "-u %nosuch0/80",
-                "cannot listen on UDP ::%nosuch0 port 80: No such device (os error 19)",
+                "Failed to bind port 80 (No such device) for option '-u %nosuch0/80': \
+                 UDP ::%nosuch0",
             ),
             (
                 "-t 127.0.0.1%nosuch0/80",
-                "cannot listen on TCP 127.0.0.1%nosuch0 port 80: No such device (os error 19)",
+                "Failed to bind port 80 (No such device) for option '-t 127.0.0.1%nosuch0/80': \
+                 TCP 127.0.0.1%nosuch0",
+            ),
+            (
+                "-t 9000 -t 7170,7171:80",
+                "Failed to bind port 7171 (Address already in use) for option \
+                 '-t 7170,7171:80': TCP ::",
             ),
         ] {
             let line = format!("-q --config-net {options} --pid {} -- true", pid.display());

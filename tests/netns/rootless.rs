@@ -198,15 +198,13 @@ fn low_ports_need_the_right_to_them() {
             assert!(!nix::unistd::geteuid().is_root(), "{low}");
             return;
         }
-        for (options, named) in
-            [("-t 81", "TCP :: port 81"), ("-u 127.0.0.1/81", "UDP 127.0.0.1 port 81")]
-        {
+        for (options, named) in [("-t 81", "TCP ::"), ("-u 127.0.0.1/81", "UDP 127.0.0.1")] {
             let line = format!("{options} -T none -U none -- true");
             let out = output_within(&mut pasta(&line), SOON);
             assert_eq!(out.status.code(), Some(1), "{out:?}");
             let message = format!(
-                "cannot listen on {named}: Permission denied (os error 13) (low ports need \
-                 CAP_NET_BIND_SERVICE or sysctl net.ipv4.ip_unprivileged_port_start)"
+                "Failed to bind port 81 (Permission denied) for option '{options}': {named} (low \
+                 ports need CAP_NET_BIND_SERVICE or sysctl net.ipv4.ip_unprivileged_port_start)"
             );
             assert!(out.stderr.trim_end().ends_with(&message), "{out:?}");
         }

@@ -73,7 +73,7 @@ fn allow_pings(lab: &Lab) {
 
 /// Sends different data both ways at once, closes, and compares.
 #[track_caller]
-fn exchange(near: std::net::TcpStream, far: std::net::TcpStream, len: usize) {
+pub(crate) fn exchange(near: std::net::TcpStream, far: std::net::TcpStream, len: usize) {
     let send = |mut s: std::net::TcpStream, data: Vec<u8>| {
         thread::spawn(move || {
             s.write_all(&data).unwrap();

@@ -48,6 +48,8 @@ pub struct Inbox {
     buf: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Segments are handed out one by one, as they came.
+    apart: bool,
 }
 
 impl Default for Inbox {
@@ -59,7 +61,12 @@ impl Default for Inbox {
 impl Inbox {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { buf: vec![0; CAPACITY].into_boxed_slice(), start: 0, end: 0 }
+        Self { buf: vec![0; CAPACITY].into_boxed_slice(), start: 0, end: 0, apart: false }
+    }
+
+    /// Hands out every frame by itself from now on.
+    pub fn keep_apart(&mut self) {
+        self.apart = true;
     }
 
     /// Where to put what arrives next; then say how much it was with [`Inbox::filled`]. Never
@@ -86,6 +93,10 @@ impl Inbox {
     /// There is no telling where the next frame begins.
     pub fn next_frame(&mut self) -> Result<Option<Range<usize>>, BadLength> {
         let Some(first) = whole(self.unread(), self.start)? else { return Ok(None) };
+        if self.apart {
+            self.start = first.end;
+            return Ok(Some(first));
+        }
         let (frame, next) = coalesce::extend(&mut self.buf, first, self.end);
         self.start = next;
         Ok(Some(frame))

@@ -41,6 +41,7 @@ use thiserror::Error;
 use super::{Admitted, End, Link, RxFrame};
 use crate::event::{Registrar, Source};
 use crate::flow::DropReason;
+use crate::limited;
 use crate::translate::FrameOut;
 use crate::wire::{Head, Vnet};
 pub use inbox::{BadLength, Inbox};
@@ -118,6 +119,11 @@ impl Stream {
         (Self { listener, spare, one_off, sock, inbox: Inbox::new(), left: None }, tx)
     }
 
+    /// Frames are what the guest sent, for who wants to see them: segments are not put together.
+    pub fn keep_apart(&mut self) {
+        self.inbox.keep_apart();
+    }
+
     /// Takes what the socket has; false when there is nothing now, or never again.
     fn fill(&mut self) -> bool {
         let Some(sock) = &self.sock else { return false };
@@ -146,7 +152,7 @@ impl Stream {
                 Err(Errno::EAGAIN) => return None,
                 Err(Errno::EMFILE | Errno::ENFILE) if self.spare.take().is_some() => {}
                 Err(e) => {
-                    log::error!("cannot accept a guest: {}", e.desc());
+                    limited!(Error, "cannot accept a guest: {}", e.desc());
                     return None;
                 }
             }
@@ -215,7 +221,7 @@ impl Link for Stream {
             return Admitted::Refused(who);
         }
         if let Err(e) = registrar.add(fd.as_fd(), Source::Link, true) {
-            log::error!("cannot wait for a guest's frames: {e}");
+            limited!(Error, "cannot wait for a guest's frames: {e}");
             return Admitted::Refused(who);
         }
         let sock = Arc::new(fd);

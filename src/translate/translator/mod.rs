@@ -39,6 +39,8 @@ use served::Told;
 use settle::Flow;
 use unanswered::Unanswered;
 
+pub use settle::FlowKind;
+
 /// Flows of one batch of frames; a batch that touches more is ended early.
 const BATCH: usize = 64;
 
@@ -212,6 +214,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// True if there are no flows.
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty()
+    }
+
+    /// What a flow carries, if it is still there; for figures.
+    pub fn kind(&self, id: FlowId) -> Option<FlowKind> {
+        self.flows.get(id).map(Flow::kind)
     }
 
     /// The backlog pool, for figures.

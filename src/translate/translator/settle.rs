@@ -28,6 +28,34 @@ pub(super) enum Flow {
     SpliceUdp(SpliceUdp),
 }
 
+/// What a flow carries, for figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowKind {
+    /// A TCP connection.
+    Tcp,
+    /// One past the link.
+    TcpSpliced,
+    /// An exchange of UDP datagrams.
+    Udp,
+    /// One past the link.
+    UdpSpliced,
+    /// A sequence of pings.
+    Ping,
+}
+
+impl Flow {
+    /// What it carries.
+    pub(super) fn kind(&self) -> FlowKind {
+        match self {
+            Self::Tcp(_) => FlowKind::Tcp,
+            Self::Udp(_) => FlowKind::Udp,
+            Self::Ping(_) => FlowKind::Ping,
+            Self::Splice(_) => FlowKind::TcpSpliced,
+            Self::SpliceUdp(_) => FlowKind::UdpSpliced,
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Option<Flow>>() <= 256);
 
 // All that a flow takes outside the pool [TCP-98].
