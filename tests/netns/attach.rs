@@ -116,6 +116,88 @@ fn asks_for_a_silent_file_once_per_second_however_busy_it_is() {
     });
 }
 
+/// A command as the user who owns the namespaces of these tests, who is never root of the machine.
+fn as_owner(mut command: Command) -> Command {
+    if !unprivileged() {
+        command.uid(54321).gid(54321);
+    }
+    command
+}
+
+/// A process of that user, started by these words of `unshare`.
+fn owned(words: &str) -> (Helper, i32) {
+    let mut command = Command::new("unshare");
+    command.args(words.split_whitespace()).args(["sleep", "600"]).stdin(Stdio::null());
+    let child = Helper(as_owner(command).spawn().unwrap());
+    let pid = i32::try_from(child.0.id()).unwrap();
+    eventually("process starts", SOON, || {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.starts_with(b"sleep\0"))
+    });
+    (child, pid)
+}
+
+#[test]
+fn the_user_namespace_is_found_from_the_network_namespace() {
+    // [CLI-10] [COMPAT-15] by the file of the network namespace alone, and by a process that has
+    // gone on into a user namespace of its own since, as sandboxes do
+    Lab::run(|lab| {
+        let server = listen(&lab.remote, at(REMOTE4, 7000));
+        let flat = "--user --map-root-user --net";
+        let deep = "--user --map-root-user --net unshare --user --map-root-user";
+        for (words, by_path) in [(flat, false), (flat, true), (deep, false), (deep, true)] {
+            let (_child, pid) = owned(words);
+            let target =
+                if by_path { format!("--netns /proc/{pid}/ns/net") } else { format!("-- {pid}") };
+            let line = format!("-f -q --config-net -t none -u none -T none -U none {target}");
+            let mut pasta = lab.foreground(as_owner(lab.command(&line)));
+            let ns = Ns::of_pid(pid);
+            eventually("the interface is there", SOON, || {
+                assert!(pasta.alive(), "{words} {target}");
+                let out = output_within(ns.command("ip").args(["-4", "route"]), SOON).ok();
+                out.contains("default via 10.9.0.1")
+            });
+            roundtrip(&ns, at(REMOTE4, 7000), &server);
+        }
+    });
+}
+
+#[test]
+fn no_user_namespace_is_joined_where_none_is_to_be() {
+    // [CLI-10] [W-45]
+    Lab::run(|lab| {
+        let user = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+        let ours = fs::read_link("/proc/self/ns/user").unwrap();
+        // A process whose namespaces are ours but for the network.
+        let mut command = Command::new("unshare");
+        let child = Helper(command.args(["--net", "sleep", "600"]).spawn().unwrap());
+        let pid = i32::try_from(child.0.id()).unwrap();
+        eventually("process starts", SOON, || {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.starts_with(b"sleep\0"))
+        });
+        for options in ["", "--netns-only"] {
+            let line = format!("-q --config-net {} {options} {pid}", same_user());
+            let mut pasta = lab.attach(&line);
+            assert_eq!(user(pasta.pid), ours, "{options}");
+            assert!(Link::of(&Ns::of_pid(pid), "up0").up);
+            pasta.signal(Signal::SIGTERM);
+            pasta.wait(SOON);
+        }
+        drop(child);
+        // Where it would be needed, it is an error.
+        let (_child, pid) = owned("--user --map-root-user --net");
+        let line = format!("-q --config-net --netns-only --netns /proc/{pid}/ns/net");
+        let mut command = as_owner(lab.command(&line));
+        if unprivileged() {
+            // Whoever owns the namespace in the end may enter it.
+            output_within(&mut command, SOON).ok();
+        } else {
+            let out = output_within(&mut command, SOON);
+            assert_eq!(out.status.code(), Some(1), "{out:?}");
+            assert!(out.stderr.contains("cannot join network namespace"), "{out:?}");
+        }
+    });
+}
+
 #[test]
 fn stays_when_told_to() {
     // [LIFE-11] --no-netns-quit
