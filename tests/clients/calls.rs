@@ -17,7 +17,7 @@ const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const LO4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Waits until nobody but us is left that could be pasta.
-fn gone(pid: &str) {
+pub(crate) fn gone(pid: &str) {
     let path = format!("/proc/{}/stat", pid.trim());
     eventually("pasta ends", SOON, || {
         fs::read_to_string(&path).map_or(true, |s| s.contains(") Z "))

@@ -1,12 +1,16 @@
 //! The command lines of the programs that call pasta, word for word, and what they rely on.
 //!
-//! The callers themselves are not run: their calls are repeated here exactly, in the lab of the
-//! `netns` tests. Tags like `[COMPAT-28]` name requirements.
+//! Their calls are repeated here exactly, in the lab of the `netns` tests. Some callers are also run
+//! themselves, by the scripts of this directory: see `trixie`. Tags like `[COMPAT-28]` name
+//! requirements.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[allow(dead_code)]
 #[path = "../netns/lab.rs"]
 mod lab;
+#[allow(dead_code)]
+#[path = "../netns/machine.rs"]
+mod machine;
 #[allow(dead_code)]
 #[path = "../netns/net.rs"]
 mod net;
@@ -18,4 +22,5 @@ mod ns;
 mod pasta;
 
 mod calls;
+mod machines;
 mod probes;
