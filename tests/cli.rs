@@ -5,6 +5,8 @@
 mod accepted;
 #[path = "cli/binary.rs"]
 mod binary;
+#[path = "cli/contrib.rs"]
+mod contrib;
 #[path = "cli/manual.rs"]
 mod manual;
 #[path = "cli/refused.rs"]

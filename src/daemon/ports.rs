@@ -127,7 +127,7 @@ pub(super) fn open(
         let done = table.open_some(id, room);
         room -= done.opened;
         total.opened += done.opened;
-        total.failed = total.failed.or(done.failed.map(|e| (n, e)));
+        total.failed = total.failed.or_else(|| done.failed.map(|e| (n, e)));
     }
     let Some(rule) = spec.rules.iter().find(|r| r.weak && !r.auto) else { return Ok(()) };
     let (proto, opened) = (rule.proto, total.opened);

@@ -246,3 +246,38 @@ fn several_uplinks_and_an_uplink_without_a_gateway() {
         assert!(out.contains("default dev up0"), "{out}");
     });
 }
+
+#[test]
+fn programs_that_know_slirp4netns_only() {
+    // [AUX-2] [W-25] the wrapper in contrib: readiness and end by descriptors, addresses
+    Lab::run(|lab| {
+        let script = lab.dir().join("slirp4netns");
+        fs::write(&script, include_str!("../../contrib/slirp4netns")).unwrap();
+        let (_child, pid) = child();
+        let line = format!(
+            "mkfifo /run/lab/ready /run/lab/exit; exec 3<>/run/lab/ready 4<>/run/lab/exit
+             sh {} --configure --mtu=65520 --disable-host-loopback --ready-fd=3 --exit-fd=4 {pid} \
+             tap0 & head -c 1 <&3; ip_of() {{ nsenter -t {pid} -U --preserve-credentials -n \"$@\"; }}
+             ip_of ip addr show tap0; ip_of ip route; echo >&4; wait; ip_of ip link",
+            script.display()
+        );
+        let mut command = Command::new("bash");
+        // Real root would become somebody else.
+        let pasta = lab.dir().join("pasta");
+        let text = format!(
+            "#!/bin/sh\nexec {} {} \"$@\"\n",
+            crate::lab::pasta_path().display(),
+            same_user()
+        );
+        fs::write(&pasta, text).unwrap();
+        fs::set_permissions(&pasta, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        command.args(["-c", &line]).env("PASTA", &pasta);
+        let out = output_within(&mut command, SOON);
+        let text = &out.stdout;
+        assert!(text.starts_with('1'), "{out:?}");
+        for part in ["10.0.2.100/24", "mtu 65520", "default via 10.0.2.2 dev tap0"] {
+            assert!(text.contains(part), "{part}: {out:?}");
+        }
+        assert_eq!(text.matches(": tap0: ").count(), 1, "gone in the end: {out:?}");
+    });
+}
