@@ -4,16 +4,17 @@
 //!
 //! A namespace that belongs to a process is gone when the process is: a pidfd tells. A namespace
 //! bound to a file is gone when the name is: inotify on the directory tells. Where that does not
-//! work (kernel file systems announce nothing; the user's inotify instances may be used up) the
-//! file is asked for once per second, and where inotify lost events, once.
+//! work (kernel file systems announce nothing; the user's inotify instances may be used up, or the
+//! directory not be readable) the file is asked for once per second, and where inotify lost events, once.
 //!
 //! The watch is set up while files can still be opened, and works from inside the sandbox: it
 //! keeps descriptors only.
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,7 +83,12 @@ impl NetnsWatch {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let dir = File::open(parent).what(what)?;
+        // Who may pass through a directory may not be allowed to read it [COMPAT-48].
+        let dir = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(parent)
+            .what(what)?;
         let name = CString::new(name.as_bytes()).map_err(|_| Error::Other(what()))?;
         let silent = fstatfs(&dir).is_ok_and(|fs| {
             SILENT.contains(&fs.filesystem_type()) || fs.filesystem_type() == DEVPTS

@@ -199,6 +199,38 @@ fn no_user_namespace_is_joined_where_none_is_to_be() {
 }
 
 #[test]
+fn a_directory_that_may_not_be_read_is_asked() {
+    // [COMPAT-48] [LIFE-11] a policy may deny what the mode does here
+    Lab::run(|lab| {
+        let dir = lab.dir().join("closed");
+        fs::create_dir(&dir).unwrap();
+        let file = dir.join("ns");
+        fs::write(&file, "").unwrap();
+        ip("netns add one");
+        let none = None::<&str>;
+        let bind = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some("/run/netns/one"), &file, none, bind, none).unwrap();
+        for path in [lab.dir(), &dir] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o311)).unwrap();
+        }
+        let mut command = Command::new("setpriv");
+        command.arg("--bounding-set=-dac_override,-dac_read_search");
+        command.arg(crate::lab::pasta_path()).args(["-f", "-q", "--config-net", "--netns"]);
+        command.arg(&file);
+        let mut pasta = lab.foreground(command);
+        let ns = Ns::open("/run/netns/one");
+        eventually("the interface is there", SOON, || {
+            assert!(pasta.alive());
+            let out = output_within(ns.command("ip").args(["-4", "route"]), SOON).ok();
+            out.contains("default via 10.9.0.1")
+        });
+        nix::mount::umount2(&file, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(pasta.wait(Duration::from_secs(3)).code(), Some(0));
+    });
+}
+
+#[test]
 fn stays_when_told_to() {
     // [LIFE-11] --no-netns-quit
     Lab::run(|lab| {

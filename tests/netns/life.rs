@@ -226,6 +226,55 @@ fn pid_file_of_the_foreground_is_the_callers_child() {
 }
 
 #[test]
+fn no_files_are_touched_but_those_that_profiles_know() {
+    // [COMPAT-47] profiles of AppArmor and SELinux are written for passt
+    Lab::run(|lab| {
+        let trace = lab.dir().join("trace");
+        let _ns = lab.new_netns("one");
+        let pid = lab.fresh("pid");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=%file", "-o"]).arg(&trace);
+        command.arg(pasta_path()).args(["-q", "--config-net", "--runas", "0", "--pid"]);
+        command.arg(&pid).args(["--netns", "one"]);
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        eventually("it is ready", SOON, || fs::read(&pid).is_ok_and(|text| !text.is_empty()));
+        let known = [
+            "/dev/net/tun",
+            "/dev/null",
+            "/dev/urandom",
+            "/dev/log",
+            "/etc/resolv.conf",
+            "/etc/nsswitch.conf",
+            "/etc/passwd",
+            "/etc/group",
+            "/etc/ld.so",
+            "/lib",
+            "/usr/lib",
+            "/proc/",
+            "/run/netns",
+            "/run/lab",
+            "/tmp",
+            "/sys/fs/cgroup",
+            "/",
+            ".",
+        ];
+        let program = pasta_path();
+        let text = fs::read_to_string(&trace).unwrap();
+        for line in text.lines().filter(|line| line.contains('"')) {
+            let path = line.split('"').nth(1).unwrap();
+            let fine = known.iter().any(|k| path == *k || k.len() > 1 && path.starts_with(k))
+                || path.is_empty()
+                || program.to_str() == Some(path)
+                || ["proc", "tmpfs", "one"].contains(&path);
+            assert!(fine, "{line}");
+        }
+        let pid = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        child.wait().unwrap();
+    });
+}
+
+#[test]
 fn a_hangup_ends_the_foreground() {
     // [LIFE-6]
     Lab::run(|lab| {
