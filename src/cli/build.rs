@@ -369,12 +369,19 @@ impl<'e> Builder<'e> {
         Ok(())
     }
 
+    /// The kernel gives no IPv6 address to an interface whose MTU is too small for IPv6: where we are
+    /// to do that, and there is IPv4, we do without.
     fn warn_mtu(&mut self) {
-        let Config { mtu, v4, v6, .. } = self.config;
-        let minima = [(v4, MTU_MIN4, "IPv4"), (v6, MTU_MIN6, "IPv6")];
-        for (enabled, min, family) in minima {
+        let Config { mtu, v4, v6, config_net, .. } = self.config;
+        let without = v4 && config_net;
+        let minima = [(v4, MTU_MIN4, "IPv4", ""), (v6, MTU_MIN6, "IPv6", ": IPv6 is off")];
+        for (enabled, min, family, consequence) in minima {
             if enabled && mtu != 0 && mtu < min {
-                self.warnings.push(format!("MTU {mtu} is too small for {family} (minimum {min})"));
+                let consequence = if without { consequence } else { "" };
+                let text =
+                    format!("MTU {mtu} is too small for {family} (minimum {min}){consequence}");
+                self.warnings.push(text);
+                self.config.v6 &= !(without && min == MTU_MIN6);
             }
         }
     }

@@ -357,6 +357,11 @@ fn mtu() {
     assert_eq!(too_small("-m 67").len(), 2);
     assert_eq!(too_small("-6 -m 67").len(), 1);
     assert_eq!(too_small("-m 1280"), [""; 0]);
+    // Where the interface is configured, one family is better than none.
+    let (c, warnings) = run("--config-net -m 1279");
+    assert_eq!((c.v4, c.v6), (true, false));
+    assert_eq!(warnings, ["MTU 1279 is too small for IPv6 (minimum 1280): IPv6 is off"]);
+    assert!(run("--config-net -m 1279 -6").0.v6);
 }
 
 #[test]

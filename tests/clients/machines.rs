@@ -73,9 +73,12 @@ fn discover(options: &[u8]) -> Vec<u8> {
     datagram((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67), &bootp)
 }
 
+/// Codes and values.
+type Options = Vec<(u8, Vec<u8>)>;
+
 /// The next answer by DHCP: its assigned address, options, and the frame.
 #[track_caller]
-fn dhcp_answer(guest: &mut Raw) -> (Ipv4Addr, Vec<(u8, Vec<u8>)>, Vec<u8>) {
+fn dhcp_answer(guest: &mut Raw) -> (Ipv4Addr, Options, Vec<u8>) {
     let frame = loop {
         let frame = guest.receive().expect("an answer");
         if frame.len() > 282 && frame[12..14] == [8, 0] && frame[34..36] == [0, 67] {

@@ -123,6 +123,15 @@ fn interface_name_and_mtu_can_be_chosen() {
 }
 
 #[test]
+fn an_mtu_too_small_for_ipv6_leaves_ipv4() {
+    // [CLI table -m] [COMPAT-13]
+    Lab::run(|lab| {
+        let told = first_look(lab, "-m 1000", "up0");
+        assert!(told.mtu < 1000.5 && told.addresses == [HOST4], "{told:?}");
+    });
+}
+
+#[test]
 fn address_can_be_chosen() {
     // [CLI table -a -n] [NS-12] [COMPAT-10] [COMPAT-56]
     Lab::run(|lab| {
