@@ -289,17 +289,18 @@ fn the_root_directory_can_be_changed_where_it_cannot_be_pivoted() {
     // [SANDBOX-8] as in an initramfs; here a filter refuses the call
     Lab::run(|lab| {
         let (ns, server) = (lab.new_netns("one"), listen(&lab.remote, at(REMOTE4, 7000)));
+        let _other = lab.new_netns("other");
         let run = |options: &str| {
-            let mut command = lab.command(&format!("-q --config-net {options} --netns one"));
+            let mut command = lab.command(&format!("-q --config-net {options}"));
             // SAFETY: the hook only makes system calls.
             unsafe { command.pre_exec(refuse_pivot_root) };
             command
         };
-        let out = output_within(&mut run(""), SOON);
+        let out = output_within(&mut run("--netns other"), SOON);
         assert_eq!(out.status.code(), Some(1), "{out:?}");
         assert!(out.stderr.contains("see --chroot-fallback"), "{out:?}");
         // With the process that makes sockets, which has a root of its own.
-        let pasta = lab.background(run("--chroot-fallback -t auto"));
+        let pasta = lab.background(run("--chroot-fallback -t auto --netns one"));
         roundtrip(&ns, at(REMOTE4, 7000), &server);
         let root: Vec<_> = fs::read_dir(format!("/proc/{}/root", pasta.pid)).unwrap().collect();
         assert!(root.is_empty(), "{root:?}");
