@@ -115,15 +115,16 @@ impl Reactor {
 
     /// Asks again for a moment, where that is likely to be worth it; true if there was something.
     fn look_again(&mut self) -> io::Result<bool> {
-        let now = Instant::now();
-        if !self.spin.wanted(self.batch.len(), now.duration_since(self.began)) {
+        let began = Instant::now();
+        if !self.spin.wanted(self.batch.len(), (self.began, began)) {
             return Ok(false);
         }
         loop {
             self.take(Some(Duration::ZERO))?;
             let found = !self.events.is_empty();
-            if found || now.elapsed() >= spin::LIMIT {
-                self.spin.found(found);
+            let now = Instant::now();
+            if found || now.duration_since(began) >= spin::LIMIT {
+                self.spin.looked(found, (began, now));
                 return Ok(found);
             }
         }

@@ -5,15 +5,19 @@
 //! A request that meets a sleeping process pays for waking a processor, which costs more than
 //! serving it. Where one small message follows the other, asking the kernel again for a few
 //! microseconds before blocking is the cheaper way to wait, for us and for whoever waits for us.
-//! Everywhere else it only takes time from those who have work to do, so three things must agree:
+//! Everywhere else it only takes time from those who have work to do, so four things must agree:
 //!
 //! - the last [`CALM`] turns were *small*: at most one event, served within [`SMALL`]. A transfer
-//!   has larger ones among them, and so has a machine on which we are made to wait for a processor;
+//!   has larger ones among them;
 //! - looking again has paid of late: every time it did not, twice as many waits go without, up to
 //!   [`MOST_SKIPPED`];
+//! - the processor is ours. Where others wait for it, time spent on looking is held against us, and
+//!   when there is work we are made to wait. A small turn, or a look, that took [`TAKEN`] or longer
+//!   shows that somebody else had the processor meanwhile. Then we sleep at once for a while, the
+//!   longer the more often that happens;
 //! - there is nothing else to do: the wait would have blocked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long to look again before blocking.
 pub(super) const LIMIT: Duration = Duration::from_micros(50);
@@ -27,41 +31,65 @@ const CALM: u32 = 16;
 /// Waits that go without after a row of disappointments.
 const MOST_SKIPPED: u32 = 64;
 
+/// Nothing of ours that is small takes as long as this.
+const TAKEN: Duration = Duration::from_micros(400);
+
+/// How long to refrain from it when the processor was taken from us: at first, and at most.
+const REST: Duration = Duration::from_millis(100);
+const MOST_REST: Duration = Duration::from_secs(5);
+
 /// What the recent turns were like.
 #[derive(Debug)]
 pub(super) struct Spin {
     calm: u32,
     skip: u32,
     back: u32,
+    rest: Duration,
+    rest_until: Option<Instant>,
 }
 
 impl Spin {
     pub(super) const fn new() -> Self {
-        Self { calm: 0, skip: 0, back: 1 }
+        Self { calm: 0, skip: 0, back: 1, rest: REST, rest_until: None }
     }
 
-    /// A turn of so many events is over; true if looking again is worth it.
-    pub(super) fn wanted(&mut self, events: usize, took: Duration) -> bool {
+    /// A turn of so many events is over that began and ended then; true if looking again is worth
+    /// it.
+    pub(super) fn wanted(&mut self, events: usize, (began, now): (Instant, Instant)) -> bool {
+        let took = now.saturating_duration_since(began);
         if events > 1 || took > SMALL {
+            if self.calm >= CALM && events <= 1 && took >= TAKEN {
+                self.give_way(now);
+            }
             self.calm = 0;
             return false;
         }
         self.calm = self.calm.saturating_add(1);
-        if self.calm < CALM {
+        if self.calm < CALM || self.rest_until.is_some_and(|until| now < until) {
             return false;
         }
         self.skip = self.skip.saturating_sub(1);
         self.skip == 0
     }
 
-    /// Whether looking again found something.
-    pub(super) fn found(&mut self, something: bool) {
-        if something {
+    /// Whether looking again found something, and how long it took, from when to when.
+    pub(super) fn looked(&mut self, found: bool, (began, now): (Instant, Instant)) {
+        if now.saturating_duration_since(began) >= TAKEN {
+            self.give_way(now);
+        }
+        if found {
             self.back = 1;
         } else {
             self.back = self.back.saturating_mul(2).min(MOST_SKIPPED);
             self.skip = self.back;
         }
+    }
+
+    fn give_way(&mut self, now: Instant) {
+        // What is long ago has no bearing on it.
+        let again = self.rest_until.is_some_and(|until| now < until + self.rest);
+        self.rest = if again { self.rest.saturating_mul(2).min(MOST_REST) } else { REST };
+        self.rest_until = Some(now + self.rest);
     }
 }
 
@@ -71,51 +99,97 @@ mod tests {
 
     const QUICK: Duration = Duration::from_micros(5);
 
-    fn calmed() -> Spin {
-        let mut spin = Spin::new();
-        for _ in 1..CALM {
-            assert!(!spin.wanted(1, QUICK));
+    /// A clock that stands still but for what tests do.
+    struct Rig {
+        spin: Spin,
+        now: Instant,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            Self { spin: Spin::new(), now: Instant::now() }
         }
-        spin
+
+        fn turn(&mut self, events: usize, took: Duration) -> bool {
+            let began = self.now;
+            self.now += took;
+            self.spin.wanted(events, (began, self.now))
+        }
+
+        fn look(&mut self, found: bool, took: Duration) {
+            let began = self.now;
+            self.now += took;
+            self.spin.looked(found, (began, self.now));
+        }
+
+        fn calm(&mut self) {
+            for _ in 1..CALM {
+                assert!(!self.turn(1, QUICK));
+            }
+            assert!(self.turn(1, QUICK));
+            self.look(true, QUICK);
+        }
     }
 
     #[test]
     fn one_small_message_after_the_other() {
-        let mut spin = calmed();
+        let mut rig = Rig::new();
+        rig.calm();
         for _ in 0..100 {
-            assert!(spin.wanted(1, QUICK));
-            spin.found(true);
+            assert!(rig.turn(1, QUICK));
+            rig.look(true, QUICK);
         }
     }
 
     #[test]
     fn neither_a_transfer_nor_many_at_once() {
-        for (events, took) in [(2, QUICK), (1, SMALL + QUICK)] {
-            let mut spin = calmed();
-            assert!(spin.wanted(1, QUICK));
-            spin.found(true);
-            assert!(!spin.wanted(events, took));
-            for _ in 1..CALM {
-                assert!(!spin.wanted(1, QUICK));
-            }
-            assert!(spin.wanted(1, QUICK));
+        for (events, took) in [(2, QUICK), (1, SMALL + QUICK), (100, TAKEN)] {
+            let mut rig = Rig::new();
+            rig.calm();
+            assert!(!rig.turn(events, took));
+            rig.calm();
         }
     }
 
     #[test]
     fn disappointments_are_rare() {
-        let mut spin = calmed();
+        let mut rig = Rig::new();
+        rig.calm();
         let mut tried = 0;
         for _ in 0..6400 {
-            if spin.wanted(1, QUICK) {
-                spin.found(false);
+            if rig.turn(1, QUICK) {
+                rig.look(false, LIMIT);
                 tried += 1;
             }
         }
         assert!((100..=106).contains(&tried), "{tried}");
         // One that was worth it is followed by others.
-        while !spin.wanted(1, QUICK) {}
-        spin.found(true);
-        assert!(spin.wanted(1, QUICK));
+        while !rig.turn(1, QUICK) {}
+        rig.look(true, QUICK);
+        assert!(rig.turn(1, QUICK));
+    }
+
+    #[test]
+    fn others_go_first() {
+        let mut rig = Rig::new();
+        rig.calm();
+        let mut rest = REST;
+        for _ in 0..10 {
+            assert!(rig.turn(1, QUICK));
+            rig.look(true, TAKEN);
+            let until = rig.now + rest;
+            while rig.now + QUICK < until {
+                assert!(!rig.turn(1, QUICK));
+            }
+            assert!(rig.turn(1, QUICK) || rig.turn(1, QUICK));
+            rest = (rest * 2).min(MOST_REST);
+        }
+        // The same if it happens while we serve something, and less when it is long ago.
+        rig.now += MOST_REST * 3;
+        assert!(!rig.turn(2, QUICK));
+        rig.calm();
+        assert!(!rig.turn(1, TAKEN));
+        rig.now += REST;
+        rig.calm();
     }
 }
