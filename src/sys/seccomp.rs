@@ -137,8 +137,7 @@ const RUNTIME: &[i64] = &[
     // abort() looks like one, also to whoever started us.
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigaction,
-    #[cfg(target_env = "gnu")]
-    libc::SYS_getpid,
+    libc::SYS_getpid, // for the PID file, too
     libc::SYS_gettid,
 ];
 

@@ -11,16 +11,16 @@
 //! keeps descriptors only.
 
 use std::ffi::{CString, OsStr};
-use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::error::{Error, What};
@@ -47,7 +47,7 @@ enum How {
 /// A file by name, in a directory that stays reachable inside the sandbox.
 #[derive(Debug)]
 struct Name {
-    dir: File,
+    dir: OwnedFd,
     name: CString,
 }
 
@@ -83,12 +83,10 @@ impl NetnsWatch {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        // Who may pass through a directory may not be allowed to read it [COMPAT-48].
-        let dir = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(parent)
-            .what(what)?;
+        // Who may pass through a directory may not be allowed to read it [COMPAT-48]. (The options
+        // of std would leave O_PATH out where the C library counts it as an access mode.)
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = open(parent, flags, Mode::empty()).what(what)?;
         let name = CString::new(name.as_bytes()).map_err(|_| Error::Other(what()))?;
         let silent = fstatfs(&dir).is_ok_and(|fs| {
             SILENT.contains(&fs.filesystem_type()) || fs.filesystem_type() == DEVPTS
