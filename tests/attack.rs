@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::{env, fs};
 
 /// Attacks, and the errors that the walls behind the filter answer with; none where only the
 /// filter is in the way.
@@ -37,8 +39,7 @@ fn attacked(mode: &str, name: &str, filtered: bool) -> ExitStatus {
         }
         _ => {
             let mut command = Command::new(env!("CARGO_BIN_EXE_passt"));
-            let path = std::env::temp_dir().join(format!("attack-{}.socket", std::process::id()));
-            command.args(["-f", "-t", "none", "-u", "none", "--socket"]).arg(path);
+            command.args(["-f", "-t", "none", "-u", "none", "--socket"]).arg(socket());
             command
         }
     };
@@ -46,7 +47,14 @@ fn attacked(mode: &str, name: &str, filtered: bool) -> ExitStatus {
     if !filtered {
         command.env("PASST_ATTACK_UNFILTERED", "1");
     }
-    command.status().unwrap()
+    let status = command.status().unwrap();
+    fs::remove_file(socket()).ok();
+    status
+}
+
+/// Where the passt of this process listens.
+fn socket() -> PathBuf {
+    env::temp_dir().join(format!("attack-{}.socket", std::process::id()))
 }
 
 #[test]

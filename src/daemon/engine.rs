@@ -212,16 +212,12 @@ impl<L: Link> Engine<L> {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let now = clock().ms();
         let timer = self.translator.next_deadline();
-        let timer = timer.map(|at| Duration::from_millis(at.saturating_sub(now)));
-        let poll = self.life.netns.as_ref().and_then(NetnsWatch::interval);
-        let poll = poll.map(|_| Duration::from_millis(self.ask_at.saturating_sub(now)));
+        let poll = self.life.netns.as_ref().and_then(NetnsWatch::interval).map(|_| self.ask_at);
         let auto = self.auto.as_ref().map(Auto::at);
-        let auto = auto.map(|at| Duration::from_millis(at.saturating_sub(now)));
         let network = self.network.as_ref().and_then(Network::at);
-        let network = network.map(|at| Duration::from_millis(at.saturating_sub(now)));
-        timer.into_iter().chain(poll).chain(auto).chain(network).min()
+        let next = timer.into_iter().chain(poll).chain(auto).chain(network).min()?;
+        Some(Duration::from_millis(next.saturating_sub(clock().ms())))
     }
 
     fn on_link(&mut self) {

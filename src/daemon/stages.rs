@@ -242,7 +242,7 @@ impl Resolved {
         self.tell(None);
         let config = &self.parsed.config;
         userns::create(None)?;
-        caps::reduce_for_setup(fallback(&self.parsed.config))?;
+        caps::reduce_for_setup(fallback(config))?;
         let guests = match door {
             Door::Open(fd) => Guests::Connected(fd),
             Door::Path(file) => {
@@ -611,7 +611,7 @@ fn namespace_engine<L: Link>(
     Ok((engine, allow))
 }
 
-/// True if the end of a file has to be moved.
+/// True if files are written, which may have to be cut.
 fn has_files(config: &Config) -> bool {
     config.log_file.is_some() || config.pcap.is_some()
 }

@@ -91,20 +91,16 @@ impl Neighbours {
         }
         self.heard = self.heard.saturating_add(1);
         let heard = self.heard;
-        let known = match self.place(addr).map(|at| self.entries.get_mut(at)) {
-            Ok(Some(entry)) if !entry.pinned => {
+        if let Ok(at) = self.place(addr) {
+            if let Some(entry) = self.entries.get_mut(at).filter(|e| !e.pinned) {
                 (entry.mac, entry.heard) = (mac, heard);
-                true
+                self.find_routers();
             }
-            Ok(_) => return false,
-            Err(_) => false,
-        };
-        if !known {
-            self.make_room();
-            self.put(Entry { addr, mac, heard, pinned: false });
+            return false;
         }
-        self.find_routers();
-        !known && mac != self.ours
+        self.make_room();
+        self.put(Entry { addr, mac, heard, pinned: false });
+        mac != self.ours
     }
 
     /// The Ethernet address of `addr` is not known any more.

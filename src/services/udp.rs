@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Outcome, Reply};
 use crate::wire::checksum::{self, Checksum};
-use crate::wire::{ETH_LEN, Mac, proto};
+use crate::wire::{ETH_LEN, IPV4_LEN, IPV6_LEN, Mac, UDP_LEN, proto};
 
 /// Addresses and ports of a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -17,18 +17,12 @@ pub(super) struct Route<A> {
     pub(super) port: (u16, u16),
 }
 
-/// An IPv4 header without options.
-const IPV4_LEN: usize = 20;
 /// Where its length is.
 const IPV4_TOTAL_AT: usize = ETH_LEN + 2;
 /// Where its checksum is.
 const IPV4_SUM_AT: usize = ETH_LEN + 10;
-/// An IPv6 header.
-const IPV6_LEN: usize = 40;
 /// Where its length is.
 const IPV6_LEN_AT: usize = ETH_LEN + 4;
-/// A UDP header.
-pub(super) const UDP_LEN: usize = 8;
 
 /// Everything before the payload of a datagram over IPv4.
 pub(super) const HEADERS4: usize = ETH_LEN + IPV4_LEN + UDP_LEN;

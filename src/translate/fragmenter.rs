@@ -7,16 +7,10 @@
 use super::FrameOut;
 use crate::config::Lease;
 use crate::flow::DropReason;
-use crate::wire::{FRAGMENT_UNIT, FragmentHead, Head, Path, proto};
+use crate::wire::{FRAGMENT_UNIT, FragmentHead, Head, IPV4_LEN, IPV6_LEN, Path, UDP_LEN, proto};
 
-/// Lengths of network headers.
-const IPV4_LEN: usize = 20;
-const IPV6_LEN: usize = 40;
-/// With a fragment header.
-const IPV6_FRAGMENT_LEN: usize = 48;
-
-/// Length of a UDP header.
-const UDP_LEN: usize = 8;
+/// Length of an IPv6 header and a fragment header.
+const IPV6_FRAGMENT_LEN: usize = IPV6_LEN + 8;
 
 /// The MTU of a link of which nobody said anything.
 const USUAL_MTU: u16 = 1500;

@@ -93,9 +93,20 @@ impl Told {
         }
     }
 
-    /// From now on the host may cut what its link does not take; false if it may already.
-    pub(super) fn allow_oversized(&mut self) -> bool {
-        !std::mem::replace(&mut self.oversized, true)
+    /// Sends again what the host's link did not take: from now on the host may cut that. False if
+    /// it was not sent, or if the host could have cut it before.
+    pub(super) fn send_oversized<N: DatagramSockets>(
+        &mut self,
+        sock: SockId,
+        v4: bool,
+        (data, segment, marks): (&[u8], u16, Marks),
+        net: &mut N,
+    ) -> bool {
+        if std::mem::replace(&mut self.oversized, true) {
+            return false;
+        }
+        self.tell(sock, v4, marks, net);
+        net.send_datagram(sock, data, segment).is_ok()
     }
 }
 
@@ -127,7 +138,10 @@ mod tests {
         let (mut rig, mut told) = (Rig::new(), Told::new());
         let marks = Marks { ttl: 64, tos: 0, df: true };
         told.tell(SOCK, true, marks, &mut rig.net);
-        assert!(told.allow_oversized() && !told.allow_oversized());
+        let again = (&[7][..], 0, marks);
+        assert!(told.send_oversized(SOCK, true, again, &mut rig.net));
+        assert!(!told.send_oversized(SOCK, true, again, &mut rig.net));
+        assert_eq!(rig.net.sent, [(vec![7], 0)]);
         told.tell(SOCK, true, marks, &mut rig.net);
         told.tell(SOCK, true, Marks { df: false, ..marks }, &mut rig.net);
         told.tell(SOCK, true, marks, &mut rig.net);

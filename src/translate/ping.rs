@@ -173,9 +173,8 @@ impl Ping {
                 IcmpError::echo(&path, from, what, message)
             });
         }
-        let cut = self.told.allow_oversized();
-        self.told.tell(self.sock, self.guest.addr.is_v4(), marks, io.net);
-        if !cut || io.net.send_datagram(self.sock, message, 0).is_err() {
+        let again = (message, 0, marks);
+        if !self.told.send_oversized(self.sock, self.guest.addr.is_v4(), again, io.net) {
             io.drop(DropReason::HostSend);
         }
     }

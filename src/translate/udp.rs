@@ -211,7 +211,6 @@ impl UdpFlow {
         marks: Marks,
         io: &mut Io<'_, O, N>,
     ) {
-        let v4 = self.peer.addr.is_v4();
         if marks.is_probe() && self.ours.addr.is_unicast() {
             let path = self.path(io.lease.our_mac, io.guest_mac);
             let (sock, guest) = (self.sock, self.guest.addr);
@@ -219,9 +218,8 @@ impl UdpFlow {
                 IcmpError::datagram(&path, from, message, payload)
             });
         }
-        let cut = self.told.allow_oversized();
-        self.told.tell(self.sock, v4, marks, io.net);
-        if !cut || io.net.send_datagram(self.sock, payload, segment).is_err() {
+        let again = (payload, segment, marks);
+        if !self.told.send_oversized(self.sock, self.peer.addr.is_v4(), again, io.net) {
             io.drop(DropReason::HostSend);
         }
     }

@@ -10,6 +10,12 @@ use super::{Addr, Fragment, Mac};
 
 /// Length of an Ethernet II header.
 pub const ETH_LEN: usize = 14;
+/// Length of an IPv4 header without options.
+pub const IPV4_LEN: usize = 20;
+/// Length of an IPv6 header.
+pub const IPV6_LEN: usize = 40;
+/// Length of a UDP header.
+pub const UDP_LEN: usize = 8;
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of ARP.

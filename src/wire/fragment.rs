@@ -5,14 +5,12 @@
 
 use super::Addr;
 use super::checksum::Checksum;
-use super::ether::{Packet, ParseError, proto};
+use super::ether::{IPV6_LEN, Packet, ParseError, proto};
 use super::extension::{self, FRAGMENT_LEN, Part};
+use super::head::pseudo_header;
 
 /// The largest payload of an IP packet, and so the end of every fragment.
 const IP_MAX: usize = 65_535;
-
-/// Length of an IPv6 header.
-const IPV6_LEN: usize = 40;
 
 /// Fragments begin at multiples of this.
 pub const FRAGMENT_UNIT: usize = 8;
@@ -127,22 +125,20 @@ impl<'a> Packet<'a> {
     /// False if the transport checksum is wrong. Where it is left to a device it must not be asked
     /// for.
     pub fn has_right_checksum(&self) -> bool {
-        let Ok(len) = u32::try_from(self.transport.len()) else { return false };
-        let mut sum = match (self.src.v4(), self.dst.v4(), self.src.v6(), self.dst.v6()) {
-            // ICMP for IPv4 has no pseudo-header.
-            (Some(_), Some(_), ..) if self.protocol == proto::ICMP => Checksum::new(),
-            (Some(src), Some(dst), ..) => {
-                let Ok(len) = u16::try_from(len) else { return false };
-                Checksum::pseudo_v4(src, dst, self.protocol, len)
-            }
-            (.., Some(src), Some(dst)) => Checksum::pseudo_v6(src, dst, self.protocol, len),
-            _ => return false,
+        let Self { src, dst, protocol, transport, .. } = *self;
+        let Some(pseudo) = pseudo_header(src, dst, protocol, transport.len()) else {
+            return false;
         };
-        match self.protocol {
+        let mut sum = Checksum::new();
+        // ICMP for IPv4 has none.
+        if protocol != proto::ICMP || !dst.is_v4() {
+            sum.add_u16(pseudo);
+        }
+        match protocol {
             // None was made.
-            proto::UDP if self.dst.is_v4() && self.transport.get(6..8) == Some(&[0, 0]) => true,
+            proto::UDP if dst.is_v4() && transport.get(6..8) == Some(&[0, 0]) => true,
             proto::UDP | proto::TCP | proto::ICMP | proto::ICMPV6 => {
-                sum.add(self.transport);
+                sum.add(transport);
                 sum.fold() == 0xffff
             }
             _ => true,

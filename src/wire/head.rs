@@ -265,7 +265,7 @@ impl Head {
 }
 
 /// Sum of the pseudo-header, not complemented.
-fn pseudo_header(src: Addr, dst: Addr, protocol: u8, len: usize) -> Option<u16> {
+pub(super) fn pseudo_header(src: Addr, dst: Addr, protocol: u8, len: usize) -> Option<u16> {
     let sum = match (src.to_ip(), dst.to_ip()) {
         (IpAddr::V4(s), IpAddr::V4(d)) => {
             Checksum::pseudo_v4(s, d, protocol, u16::try_from(len).ok()?)

@@ -30,7 +30,8 @@ mod vnet;
 
 pub use addr::{Addr, Endpoint};
 pub use ether::{
-    Body, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, ParseError, proto,
+    Body, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, IPV4_LEN, IPV6_LEN,
+    Packet, ParseError, UDP_LEN, proto,
 };
 pub use fragment::{FRAGMENT_UNIT, Fragment, Reassembled};
 pub use head::{FragmentHead, Head, Path, TTL, TcpHead};

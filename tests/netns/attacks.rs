@@ -17,7 +17,7 @@ use crate::crowd::{descriptors, resident};
 use crate::lab::{HOST4, Lab, REMOTE4, SOON, at, eventually, output_within};
 use crate::net::{listen, pass, pattern, roundtrip};
 use crate::ns::Ns;
-use crate::pasta::Guest;
+use crate::pasta::{Guest, QUIET};
 
 /// How long an attack goes on.
 const TIME: Duration = Duration::from_secs(2);
@@ -189,7 +189,7 @@ fn exchange(over: &AtomicBool, near: &mut TcpStream, far: &mut TcpStream) -> u64
 fn connections_to_nowhere() {
     // The host's kernel goes on trying for two minutes.
     Lab::run(|lab| {
-        let mut guest = lab.guest("-t none -u none -T none -U none");
+        let mut guest = lab.guest(QUIET);
         withstands(lab, &mut guest, |wire, noise| {
             let dead = Ipv4Addr::new(10, 9, 0, 100 + (noise.next() % 100) as u8);
             let syn = tcp(noise.bytes(), noise.bytes(), 2, &[]);
@@ -201,7 +201,7 @@ fn connections_to_nowhere() {
 #[test]
 fn segments_of_no_connection() {
     Lab::run(|lab| {
-        let mut guest = lab.guest("-t none -u none -T none -U none");
+        let mut guest = lab.guest(QUIET);
         outlasts(lab, &mut guest, |wire, noise| {
             let flags = noise.bytes::<1>()[0] & !2;
             let segment = tcp(noise.bytes(), noise.bytes(), flags, &noise.bytes::<8>());
@@ -214,7 +214,7 @@ fn segments_of_no_connection() {
 fn datagrams_from_and_to_every_port() {
     // Far more flows than there are descriptors: those without an answer make room.
     Lab::run(|lab| {
-        let mut guest = lab.guest("-t none -u none -T none -U none");
+        let mut guest = lab.guest(QUIET);
         outlasts(lab, &mut guest, |wire, noise| {
             let datagram = [&noise.bytes::<4>()[..], &[0, 12, 0, 0, 1, 2, 3, 4]].concat();
             wire.frame(0x0800, &ipv4(17, 0, (guest4(), remote4()), &datagram))
@@ -225,7 +225,7 @@ fn datagrams_from_and_to_every_port() {
 #[test]
 fn pings_of_every_identifier() {
     Lab::run(|lab| {
-        let mut guest = lab.guest("-t none -u none -T none -U none");
+        let mut guest = lab.guest(QUIET);
         outlasts(lab, &mut guest, |wire, noise| {
             let echo = [&[8, 0, 0, 0][..], &noise.bytes::<4>(), b"ping"].concat();
             wire.frame(0x0800, &ipv4(1, 0, (guest4(), remote4()), &echo))
@@ -236,7 +236,7 @@ fn pings_of_every_identifier() {
 #[test]
 fn fragments_without_an_end() {
     Lab::run(|lab| {
-        let mut guest = lab.guest("-t none -u none -T none -U none");
+        let mut guest = lab.guest(QUIET);
         outlasts(lab, &mut guest, |wire, noise| {
             let offset = (noise.next() % 8000) as u16;
             let size = 8 * (1 + noise.next() % 100) as usize;
@@ -248,7 +248,7 @@ fn fragments_without_an_end() {
 #[test]
 fn questions_for_every_neighbour() {
     Lab::run(|lab| {
-        let mut guest = lab.guest("-t none -u none -T none -U none");
+        let mut guest = lab.guest(QUIET);
         outlasts(lab, &mut guest, |wire, noise| {
             if noise.next() % 2 == 0 {
                 let target = [10, 9, noise.bytes::<1>()[0], noise.bytes::<1>()[0]];
@@ -269,7 +269,7 @@ fn questions_for_every_neighbour() {
 #[test]
 fn noise() {
     Lab::run(|lab| {
-        let mut guest = lab.guest("-t none -u none -T none -U none");
+        let mut guest = lab.guest(QUIET);
         outlasts(lab, &mut guest, |wire, noise| {
             let ethertype = [0x0800, 0x86dd, 0x0806, 0x8100][(noise.next() % 4) as usize];
             let mut bytes = noise.bytes::<120>();

@@ -13,9 +13,7 @@ use crate::lab::{
 };
 use crate::net::{listen, pattern, roundtrip};
 use crate::ns::Ns;
-use crate::pasta::Guest;
-
-pub(crate) const QUIET: &str = "-t none -u none -T none -U none";
+use crate::pasta::{Guest, QUIET};
 
 /// Slower than this is broken rather than slow, even on a busy machine and a debug build.
 const LEAST: f64 = 50e6;

@@ -11,9 +11,8 @@ use nix::sys::signal::Signal;
 
 use crate::lab::{Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within};
 use crate::net::{accept, connect, listen, pass, pattern, roundtrip, udp};
+use crate::pasta::QUIET;
 use crate::stream::exchange;
-
-const NONE: &str = "-t none -u none -T none -U none";
 
 /// A frame as captured.
 struct Frame {
@@ -77,7 +76,7 @@ fn both_directions_as_they_crossed_the_tap() {
         let path = lab.dir().join("pcap");
         let before =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-        let mut guest = lab.guest(&format!("{NONE} --pcap {}", path.display()));
+        let mut guest = lab.guest(&format!("{QUIET} --pcap {}", path.display()));
         for remote in [REMOTE4, REMOTE6] {
             let server = listen(&lab.remote, at(remote, 7000));
             let near = connect(&guest.ns, at(remote, 7000));
@@ -139,7 +138,7 @@ fn a_full_disk_costs_frames_and_nothing_else() {
         fs::create_dir(&dir).unwrap();
         mount(Some("full"), &dir, Some("tmpfs"), MsFlags::empty(), Some("size=300k")).unwrap();
         let path = dir.join("pcap");
-        let mut guest = lab.guest(&format!("{NONE} -d --runas 0 --pcap {}", path.display()));
+        let mut guest = lab.guest(&format!("{QUIET} -d --runas 0 --pcap {}", path.display()));
         let server = listen(&lab.remote, at(REMOTE4, 7000));
         let (near, far) = roundtrip(&guest.ns, at(REMOTE4, 7000), &server);
         exchange(near, far, 8 << 20);
@@ -162,7 +161,7 @@ fn capturing_goes_on_when_there_is_room_again() {
         fs::create_dir(&dir).unwrap();
         mount(Some("full"), &dir, Some("tmpfs"), MsFlags::empty(), Some("size=100k")).unwrap();
         let path = dir.join("pcap");
-        let mut guest = lab.guest(&format!("{NONE} --runas 0 --pcap {}", path.display()));
+        let mut guest = lab.guest(&format!("{QUIET} --runas 0 --pcap {}", path.display()));
         let server = listen(&lab.remote, at(REMOTE4, 7000));
         let (mut near, mut far) = roundtrip(&guest.ns, at(REMOTE4, 7000), &server);
         for _ in 0..20 {
@@ -186,7 +185,7 @@ fn capturing_goes_on_when_there_is_room_again() {
 fn a_capture_that_cannot_be_had_is_told() {
     // [CLI table -p] and the rest works
     Lab::run(|lab| {
-        let line = format!("-q {NONE} -p /nonexistent/pcap -- true");
+        let line = format!("-q {QUIET} -p /nonexistent/pcap -- true");
         let out = output_within(&mut lab.command(&line), SOON);
         let told = "cannot capture in /nonexistent/pcap: No such file or directory";
         assert!(out.status.success() && out.stderr.contains(told), "{out:?}");

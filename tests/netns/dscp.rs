@@ -9,10 +9,10 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 
-use crate::bulk::QUIET;
 use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually};
 use crate::net::{accept, listen, pass, udp};
 use crate::ns::Ns;
+use crate::pasta::QUIET;
 
 const EF: u8 = 0xb8;
 const AF11: u8 = 0x28;

@@ -11,9 +11,10 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::bulk::{QUIET, counter};
+use crate::bulk::counter;
 use crate::lab::{Lab, REMOTE4, REMOTE6, at};
 use crate::net::{listen, pattern, roundtrip};
+use crate::pasta::QUIET;
 use crate::relay::{Profile, Relay};
 
 /// Everything from one end to the other, and then the end.

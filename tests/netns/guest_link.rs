@@ -12,12 +12,11 @@ use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::bulk::QUIET;
 use crate::far::{receive_all, send_all};
 use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, at, ip_batch, quiet_ipv6};
 use crate::net::{accept, connect, listen, pass, pattern};
 use crate::ns::Ns;
-use crate::pasta::Running;
+use crate::pasta::{QUIET, Running};
 use crate::relay::{Counts, Profile, Relay, Shape, TX_QUEUE, long_paths};
 use crate::tap::{Frames, Tap};
 

@@ -38,6 +38,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 use crate::ns::{self, Ns};
 
 /// Addresses of the lab's network.
@@ -358,15 +360,7 @@ pub(crate) fn quiet_ipv6() {
 
 /// An unnamed temporary file.
 fn scratch_file() -> File {
-    let path = env::temp_dir().join(format!(
-        "passt-tests-{}-{:?}-{:?}",
-        std::process::id(),
-        thread::current().id(),
-        Instant::now()
-    ));
-    let file = File::options().read(true).write(true).create_new(true).open(&path);
-    fs::remove_file(&path).ok();
-    file.unwrap()
+    memfd_create(c"scratch", MFdFlags::MFD_CLOEXEC).unwrap().into()
 }
 
 fn text(file: &mut File) -> String {

@@ -17,8 +17,7 @@ use crate::lab::{
 };
 use crate::net::{accept, listen, roundtrip};
 use crate::ns::Ns;
-
-const NONE: &str = "-t none -u none -T none -U none";
+use crate::pasta::QUIET;
 
 #[test]
 fn standard_descriptors_may_be_closed() {
@@ -32,7 +31,7 @@ fn standard_descriptors_may_be_closed() {
             let ns = lab.new_netns("one");
             let pid_file = lab.fresh("pid");
             let line = format!(
-                "exec \"$0\" -q --config-net {NONE} --pid {} --netns one{close}",
+                "exec \"$0\" -q --config-net {QUIET} --pid {} --netns one{close}",
                 pid_file.display()
             );
             let mut command = Command::new("sh");
@@ -47,7 +46,7 @@ fn standard_descriptors_may_be_closed() {
             drop(ns);
             ip("netns del one");
 
-            let line = format!("exec \"$0\" -q --config-net {NONE} -- sh -c 'exit 9'{close}");
+            let line = format!("exec \"$0\" -q --config-net {QUIET} -- sh -c 'exit 9'{close}");
             let mut command = Command::new("sh");
             let out = output_within(command.args(["-c", &line]).arg(pasta_path()), SOON);
             assert_eq!(out.status.code(), Some(9), "{close}: {out:?}");
@@ -62,7 +61,7 @@ fn what_callers_leak_is_closed() {
         let _ns = lab.new_netns("one");
         let (mut reader, writer) = std::io::pipe().unwrap();
         let leaked = writer.as_raw_fd();
-        let mut command = lab.command(&format!("-q --config-net {NONE} --netns one"));
+        let mut command = lab.command(&format!("-q --config-net {QUIET} --netns one"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // SAFETY: the hook only makes system calls.
         unsafe {
@@ -102,7 +101,7 @@ fn no_capability_no_environment_and_a_directory_nobody_may_read() {
         fs::set_permissions(lab.dir(), fs::Permissions::from_mode(0o755)).unwrap();
         let server = listen(&lab.remote, at(REMOTE4, 7000));
         let line = format!(
-            "cd {0} && chmod 000 {0} && exec \"$@\" -q --config-net {NONE} -- \
+            "cd {0} && chmod 000 {0} && exec \"$@\" -q --config-net {QUIET} -- \
              /bin/bash -c 'exec 3<>/dev/tcp/{REMOTE4}/7000; read -r word <&3; echo $word; pwd'",
             dir.display()
         );
@@ -186,7 +185,7 @@ fn ready_means_ready() {
             let ns = lab.new_netns("one");
             let inside = listen(&ns, at(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80));
             let pasta =
-                lab.attach(&format!("-q --config-net -t 8080:80 {} --netns one", &NONE[8..]));
+                lab.attach(&format!("-q --config-net -t 8080:80 {} --netns one", &QUIET[8..]));
             let link = Link::of(&ns, "up0");
             assert!(link.up && link.addresses.contains(&HOST6), "round {round}: {link:?}");
             roundtrip(&lab.remote, at(HOST4, 8080), &inside);
@@ -279,7 +278,7 @@ fn no_files_are_touched_but_those_that_profiles_know() {
 fn a_hangup_ends_the_foreground() {
     // [LIFE-6]
     Lab::run(|lab| {
-        let mut guest = lab.guest(NONE);
+        let mut guest = lab.guest(QUIET);
         guest.pasta.signal(Signal::SIGHUP);
         assert_eq!(guest.pasta.wait(SOON).signal(), Some(libc::SIGHUP));
     });

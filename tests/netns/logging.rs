@@ -8,15 +8,14 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use crate::lab::{HOST4, Lab, REMOTE4, SOON, at, eventually, ip, output_within};
 use crate::net::{connect, listen, roundtrip};
-
-const NONE: &str = "-t none -u none -T none -U none";
+use crate::pasta::QUIET;
 
 /// The lines of a summary, as they are on standard error.
 const SUMMARY: &str = "Template interface: up0 (IPv4), up0 (IPv6)
@@ -43,7 +42,7 @@ fn the_start_tells_what_the_guest_gets() {
     // [CLI-14] [CLI-15] [CLI-16] [COMPAT-32] [COMPAT-33]
     Lab::run(|lab| {
         let _ns = lab.new_netns("one");
-        let line = format!("--config-net {NONE} -t 8080:80 --netns one");
+        let line = format!("--config-net {QUIET} -t 8080:80 --netns one");
         let out = output_within(&mut lab.command(&line), SOON);
         assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
         let said = lines(&out.stderr).join("\n");
@@ -52,14 +51,14 @@ fn the_start_tells_what_the_guest_gets() {
         assert!(said.contains(rules), "{said}");
 
         let _ns = lab.new_netns("two");
-        let line = format!("-q --config-net {NONE} --netns two");
+        let line = format!("-q --config-net {QUIET} --netns two");
         let out = output_within(&mut lab.command(&line), SOON);
         assert_eq!(lines(&out.stderr), [""; 0]);
 
         // A command's own terminal is left alone.
-        let out = output_within(&mut lab.command(&format!("{NONE} -- true")), SOON);
+        let out = output_within(&mut lab.command(&format!("{QUIET} -- true")), SOON);
         assert_eq!(lines(&out.stderr), [""; 0]);
-        let out = output_within(&mut lab.command(&format!("-d {NONE} -- true")), SOON);
+        let out = output_within(&mut lab.command(&format!("-d {QUIET} -- true")), SOON);
         assert!(out.stderr.contains(": DHCP:\n"), "{out:?}");
     });
 }
@@ -127,7 +126,7 @@ fn the_system_log_gets_what_nobody_else_would() {
             messages
         });
         let _ns = lab.new_netns("one");
-        let pasta = lab.attach(&format!("--config-net {NONE} -e --netns one"));
+        let pasta = lab.attach(&format!("--config-net {QUIET} -e --netns one"));
         ip("netns del one");
         let messages = reader.join().unwrap();
         for message in &messages {
@@ -192,7 +191,7 @@ fn the_log_file_has_everything_from_the_start_to_the_end() {
         fs::write(&path, "of an earlier process, and longer than what follows\n".repeat(100))
             .unwrap();
         let mut pasta =
-            lab.attach(&format!("--config-net {NONE} -e -l {} --netns one", path.display()));
+            lab.attach(&format!("--config-net {QUIET} -e -l {} --netns one", path.display()));
         assert!(pasta.stderr().contains("    router: 10.9.0.1"), "until it is in the background");
         ip("netns del one");
         assert_eq!(pasta.wait(SOON).code(), Some(0));
@@ -209,7 +208,7 @@ fn the_log_file_has_everything_from_the_start_to_the_end() {
 
         // In the foreground, quiet: nothing but warnings.
         let path = lab.dir().join("quiet");
-        let line = format!("-q {NONE} -e --log-file {} -- true", path.display());
+        let line = format!("-q {QUIET} -e --log-file {} -- true", path.display());
         output_within(&mut lab.command(&line), SOON).ok();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let (_, rest) = logged(&path);
@@ -219,7 +218,7 @@ fn the_log_file_has_everything_from_the_start_to_the_end() {
         );
         // With debug messages, on standard error as well.
         let path = lab.dir().join("debug");
-        let line = format!("--trace {NONE} --log-file {} -- true", path.display());
+        let line = format!("--trace {QUIET} --log-file {} -- true", path.display());
         let out = output_within(&mut lab.command(&line), SOON);
         let (_, rest) = logged(&path);
         assert!(rest.iter().any(|line| line.starts_with("         ")), "{rest:?}");
@@ -256,9 +255,11 @@ fn the_log_file_keeps_its_limit_while_running() {
     // [LOG-6] [W-16] [SANDBOX-11] on a disk and in memory
     Lab::run(|lab| {
         let server = listen(&lab.remote, at(REMOTE4, 7000));
-        let disk = Path::new("/var/tmp").join(format!("passt-log-{}", std::process::id()));
+        // The directory of the lab is in memory.
+        let unix_nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+        let disk = Path::new("/var/tmp").join(format!("passt-log-{}", unix_nanos));
         for (file, user) in [(lab.dir().join("log"), ""), (disk.clone(), "")] {
-            let options = format!("--trace -l {} --log-size 40960 {NONE} {user}", file.display());
+            let options = format!("--trace -l {} --log-size 40960 {QUIET} {user}", file.display());
             let guest = lab.guest(&options);
             let mut turns = 0;
             for _ in 0..60 {
@@ -286,7 +287,7 @@ fn a_full_disk_costs_messages_and_nothing_else() {
         let dir = open_dir(lab, "full");
         mount(Some("full"), &dir, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
         let file = dir.join("log");
-        let mut guest = lab.guest(&format!("--trace -l {} --runas 0 {NONE}", file.display()));
+        let mut guest = lab.guest(&format!("--trace -l {} --runas 0 {QUIET}", file.display()));
         let server = listen(&lab.remote, at(REMOTE4, 7000));
         for _ in 0..300 {
             drop(roundtrip(&guest.ns, at(REMOTE4, 7000), &server));
@@ -330,7 +331,7 @@ fn counters_are_printed() {
     // [CLI-23]
     Lab::run(|lab| {
         let server = listen(&lab.remote, at(REMOTE4, 7000));
-        let command = lab.command(&format!("-f --stats 0 --config-net -q {NONE} -t 8080:80"));
+        let command = lab.command(&format!("-f --stats 0 --config-net -q {QUIET} -t 8080:80"));
         let guest = lab.guest_raw(command);
         let inside = listen(&guest.ns, at(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80));
         for _ in 0..30 {

@@ -16,7 +16,7 @@ use crate::lab::{
 };
 use crate::net::{listen, roundtrip, try_connect, udp};
 use crate::ns::Ns;
-use crate::pasta::{Guest, Running};
+use crate::pasta::{Guest, QUIET, Running};
 use crate::udp::echo;
 
 /// Ports of a crowd of servers: with one the kernel would search long for free local ports.
@@ -27,8 +27,6 @@ const FIRST: u16 = 7000;
 
 /// Time for thousands of connections to end, on a busy machine.
 const LATER: Duration = Duration::from_secs(30);
-
-const QUIET: &str = "-t none -u none -T none -U none";
 
 /// Every address of a crowd of servers.
 fn servers<const N: usize>(addresses: [IpAddr; N]) -> String {

@@ -7,10 +7,10 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::bulk::{QUIET, iperf};
+use crate::bulk::iperf;
 use crate::lab::{Lab, REMOTE4, SOON, at, eventually};
 use crate::net::{listen, pass, roundtrip, udp};
-use crate::pasta::Guest;
+use crate::pasta::{Guest, QUIET};
 use crate::udp::echo;
 
 /// What gets memory, or gives it back; and `socket`, to see that calls are seen.

@@ -16,10 +16,8 @@ use crate::lab::{
 };
 use crate::net::{listen, roundtrip, try_connect, udp};
 use crate::ns::Ns;
-use crate::pasta::Guest;
+use crate::pasta::{Guest, QUIET};
 use crate::udp::echo;
-
-const QUIET: &str = "-t none -u none -T none -U none";
 
 /// A second interface of the host, `up1`, by which the same world is reached from other addresses:
 /// 10.8.0.2 and 2001:db8:8::2.

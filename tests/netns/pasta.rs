@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 use crate::lab::{Lab, Output, SOON, eventually, output_within, pasta_path};
 use crate::ns::Ns;
 
+/// Options of a pasta that forwards no port.
+pub(crate) const QUIET: &str = "-t none -u none -T none -U none";
+
 /// A network namespace connected by a running pasta.
 pub(crate) struct Guest {
     /// The namespace.

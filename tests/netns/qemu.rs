@@ -33,8 +33,8 @@ const SOME: usize = 5_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The SHA-256 of some bytes.
-fn sha256(data: &[u8]) -> String {
-    let path = std::env::temp_dir().join(format!("passt-sha-{}", std::process::id()));
+fn sha256(lab: &Lab, data: &[u8]) -> String {
+    let path = lab.fresh("sha");
     fs::write(&path, data).unwrap();
     let out = output_within(Command::new("sha256sum").arg(&path), PATIENCE).ok();
     fs::remove_file(&path).unwrap();
@@ -50,7 +50,7 @@ const IPV6: Family = (REMOTE6, HOST6);
 /// 80 of the machine.
 fn everything(lab: &Lab, vm: &mut Vm, bytes: usize, families: &[Family]) {
     let data = pattern(bytes);
-    let digest = sha256(&data);
+    let digest = sha256(lab, &data);
     for &(remote, own) in families {
         vm.run(&format!("ping -c 1 -W 10 {remote}"));
 
@@ -95,7 +95,7 @@ fn inbound(lab: &Lab, vm: &mut Vm, (host, port): (IpAddr, u16), data: &[u8], dig
 /// it made itself for IPv6 is known once it has.
 fn greets(lab: &Lab, vm: &mut Vm, port: u16) {
     let data = pattern(100_000);
-    let digest = sha256(&data);
+    let digest = sha256(lab, &data);
     inbound(lab, vm, (HOST4, port), &data, &digest);
     for remote in [REMOTE4, REMOTE6] {
         vm.run(&format!("ping -c 1 -W 10 {remote}"));
@@ -107,7 +107,7 @@ fn greets(lab: &Lab, vm: &mut Vm, port: u16) {
 /// of the host is port 53 of the machine.
 fn datagrams(lab: &Lab, vm: &mut Vm, bytes: usize, size: usize, port: u16) {
     let data = pattern(bytes);
-    let digest = sha256(&data);
+    let digest = sha256(lab, &data);
     let (there, back) = (lab.dir().join("there"), lab.dir().join("back"));
     fs::write(&there, &data).unwrap();
     let run = |ns: &Ns, args: &str, input: Stdio, output: Stdio| {
@@ -321,7 +321,7 @@ fn machine_that_listens() {
         let _passt = passt_on(lab, connection(), "-t 8080:80");
         hears(lab, &mut vm);
         let data = pattern(100_000);
-        inbound(lab, &mut vm, (HOST4, 8080), &data, &sha256(&data));
+        inbound(lab, &mut vm, (HOST4, 8080), &data, &sha256(lab, &data));
     });
 }
 

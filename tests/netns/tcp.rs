@@ -11,15 +11,12 @@ use crate::lab::{
     GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, output_within,
 };
 use crate::net::{accept, connect, listen, pattern, roundtrip, try_connect};
-use crate::pasta::timed;
+use crate::pasta::{QUIET, timed};
 
 const LO4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LO6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-
-/// No automatic forwarding: only what a test asks for.
-const QUIET: &str = "-t none -u none -T none -U none";
 
 /// Closes a connection with a reset.
 fn reset(stream: TcpStream) {

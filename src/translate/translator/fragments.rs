@@ -3,7 +3,7 @@
 use super::Translator;
 use crate::flow::{DropReason, Drops};
 use crate::services::ndp;
-use crate::translate::reassembly::{Expired, Reassembly};
+use crate::translate::reassembly::Expired;
 use crate::translate::{DatagramSockets, FrameOut, SpliceSockets, TcpSockets};
 use crate::wire::{Endpoint, Fragment, Frame, IcmpError, Packet, Path, TTL, Vnet, proto};
 
@@ -42,7 +42,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 None => drops.count(DropReason::NotBuilt),
             }
         };
-        Reassembly::expire(reassembly, self.now.ms(), drops, tell);
+        reassembly.expire(self.now.ms(), drops, tell);
     }
 }
 

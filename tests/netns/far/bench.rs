@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::bulk::QUIET;
 use crate::lab::{Lab, REMOTE4, REMOTE6, at, ip_batch};
 use crate::net::{listen, roundtrip};
 use crate::ns::Ns;
+use crate::pasta::QUIET;
 use crate::relay::{Counts, Profile, Relay, Shape, far_link};
 
 /// Mbit/s of a transfer from its beginning, and of its second half.
