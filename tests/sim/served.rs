@@ -16,11 +16,9 @@ use super::world::GUEST_MAC;
 
 pub const START: u64 = 1_000_000;
 
-pub fn translator(
-    offered: Offered,
-    lease: Lease,
-    protocols: Protocols,
-) -> Translator<FakeLink, FakeNet> {
+type Served = Translator<FakeLink, FakeNet>;
+
+pub fn translator(offered: Offered, lease: Lease, protocols: Protocols) -> Served {
     let setup = Setup {
         services: offered,
         linked: true,
@@ -112,6 +110,42 @@ fn router_is_advertised_again_and_again() {
     assert!(intervals.iter().all(|ms| (200_000..600_000).contains(ms)), "{intervals:?}");
     intervals.sort_unstable();
     assert!(intervals[0] < 300_000 && intervals[49] > 500_000, "{intervals:?}");
+}
+
+// [NDP-8] A guest that looks whether its link-local address is free is about to ask for a router, and
+// need not: but at most once in three seconds (RFC 4861, 6.2.6), and not for other addresses.
+#[test]
+fn router_is_advertised_to_a_guest_that_begins() {
+    let mut t = translator(Offered::default(), Lease::example(), Protocols::default());
+    let due = t.next_deadline().unwrap();
+    let link_local = detection("fe80 0000 0000 0000 5054 00ff fe12 3456");
+    let answers = |t: &mut Served, frame: &[u8], ms: u64| {
+        t.set_now(Now(START + ms * 1000));
+        t.on_frame(&Vnet::default(), frame);
+        t.out.frames.drain(..).map(|f| (f[54], f[38..40].to_vec())).collect::<Vec<_>>()
+    };
+    let global = detection("2001 0db8 0000 0000 5054 00ff fe12 3456");
+    assert_eq!(answers(&mut t, &global, 5), []);
+    let advertisement = (134, hex("ff02"));
+    assert_eq!(answers(&mut t, &link_local, 10), [advertisement.clone()]);
+    assert_ne!(t.next_deadline(), Some(due), "the next regular one is an interval later");
+    assert_eq!(answers(&mut t, &link_local, 3009), []);
+    assert_eq!(answers(&mut t, &link_local, 3010), [advertisement]);
+    let mut off = translator(
+        Offered { ra: false, ..Offered::default() },
+        Lease::example(),
+        Protocols::default(),
+    );
+    assert_eq!(answers(&mut off, &link_local, 10), []);
+}
+
+/// Duplicate address detection (RFC 4862, 5.4.2).
+fn detection(target: &str) -> Vec<u8> {
+    let mut f = hex("3333ff123456 525400123456 86dd 60000000 0018 3a ff");
+    f.extend([0; 16]);
+    f.extend(hex("ff02 0000 0000 0000 0000 0001 ff12 3456 8700 0000 00000000"));
+    f.extend(hex(target));
+    f
 }
 
 // [NDP-8] Not where nobody is to hear it; then an idle process has nothing to wait for.

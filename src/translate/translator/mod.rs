@@ -122,6 +122,8 @@ pub struct Translator<O, N> {
     inactivity_at: u64,
     /// When the router is advertised next, unless it never is; likewise.
     advertise_at: u64,
+    /// When it may be advertised because of the guest, likewise.
+    advertise_early_at: u64,
     /// Connections may be waiting that were not accepted for want of a slot or descriptor: when
     /// to try again, milliseconds of the clock.
     starved: Option<u64>,
@@ -162,6 +164,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
             inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
             advertise_at: 0,
+            advertise_early_at: 0,
             starved: None,
             now: setup.now,
         };

@@ -1,7 +1,8 @@
 //! Requests of the guest that we answer ourselves, and what we say unasked.
 //!
 //! A router advertises itself again and again, at random intervals (RFC 4861, 6.2.4): Linux does
-//! not ask for a route that has expired [NDP-8].
+//! not ask for a route that has expired [NDP-8]. It does so, too, when a guest begins to configure
+//! itself: that saves the guest the time it would wait before it asks, a second or more.
 
 use super::Translator;
 use crate::flow::{DropReason, Tuple};
@@ -14,6 +15,10 @@ const ADVERTISE_MIN_MS: u64 = 200_000;
 
 /// The longest time is almost this much more.
 const ADVERTISE_SPREAD_MS: u64 = 400_000;
+
+/// Shortest time between two of them if the guest gives a reason (`MIN_DELAY_BETWEEN_RAS`, RFC 4861,
+/// 6.2.6 and 10).
+const ADVERTISE_DELAY_MS: u64 = 3000;
 
 /// Whether it was logged, once for each guest, that it got its addresses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +40,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
         if let Some(address) = ndp::tentative(&request) {
             self.guest.expect(&self.lease, address);
+            if address.is_unicast_link_local() && self.now.ms() >= self.advertise_early_at {
+                self.advertise_at = self.now.ms();
+                self.advertise();
+            }
         }
         let resolve = |a| self.neighbours.mac_of(a);
         let outcome = ndp::respond(&self.lease, self.offered, &request, resolve, &mut self.reply);
@@ -110,6 +119,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             return;
         }
         self.schedule_advertisement();
+        self.advertise_early_at = self.now.ms().saturating_add(ADVERTISE_DELAY_MS);
         let (lease, offered) = (&self.lease, self.offered);
         let router = self.neighbours.mac_of(lease.our_ll.into());
         let outcome = ndp::advertise(lease, offered, self.guest_mac, router, &mut self.reply);
