@@ -29,6 +29,8 @@ mod neighbours;
 mod splice;
 
 pub use guest::GuestAddrs;
-pub use nat::{Destination, ForwardTarget, Via, as_seen, inbound, our_address, outbound, reporter};
+pub use nat::{
+    Destination, ForwardTarget, Via, as_seen, inbound, is_for_many, our_address, outbound, reporter,
+};
 pub use neighbours::Neighbours;
 pub use splice::{spliced_in, spliced_out};

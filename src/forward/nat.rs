@@ -167,7 +167,7 @@ fn is_hosts_own(lease: &Lease, addr: Addr) -> bool {
 }
 
 /// True for multicast and for broadcast, also of the subnet.
-fn is_for_many(lease: &Lease, addr: Addr) -> bool {
+pub fn is_for_many(lease: &Lease, addr: Addr) -> bool {
     let hosts = u32::MAX.checked_shr(lease.prefix4.into()).unwrap_or(0);
     let subnet = |a: Ipv4Addr| hosts > 1 && u32::from(a) == u32::from(lease.addr4) | hosts;
     addr.is_multicast() || addr.v4().is_some_and(subnet)

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use super::answers;
 use super::cmsg::Control;
 use super::errors;
 use super::net::{Net, bind, classify, classify_io, connect, family, option, set_option, socket};
@@ -13,8 +14,8 @@ use super::trains::UDP_GRO;
 use crate::flow::FlowId;
 use crate::forward::Destination;
 use crate::translate::{
-    Bind, DatagramSockets, Expect, Far, Gathered, HostError, MtuDiscovery, Received, Report,
-    SockId, Train,
+    Answer, Bind, DatagramSockets, Expect, Far, Gathered, HostError, MtuDiscovery, Received,
+    Report, SockId, Train,
 };
 use crate::wire::Endpoint;
 
@@ -51,7 +52,15 @@ impl DatagramSockets for Net {
         };
         errors::enable(fd.as_raw_fd(), to.addr.is_v4());
         self.connect_via(&fd, dst).map_err(|e| classify_io(&e))?;
-        self.adopt_datagram(fd, id)
+        self.adopt_datagram(fd, id, false)
+    }
+
+    fn open_answers(&mut self, id: FlowId, s: SockId) -> Option<SockId> {
+        self.listen_beside(id, s)
+    }
+
+    fn receive_answer(&mut self, s: SockId, buf: &mut [u8]) -> Option<Answer> {
+        answers::receive(s, buf)
     }
 
     fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError> {
@@ -169,7 +178,7 @@ impl Net {
         };
         let has_port = has_port.map_err(|e| classify_io(&e))?;
         drain(&fd);
-        let sock = self.adopt_datagram(fd, id)?;
+        let sock = self.adopt_datagram(fd, id, false)?;
         if let Some(port) = has_port {
             self.ports.add_flow(sock.0, port, to.addr.is_v4());
         }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use super::cmsg::Control;
 use super::net::{bind, family, set_option};
 use super::outbound;
-use super::sockaddr::SockAddr;
+use super::sockaddr::{self, SockAddr};
 use super::tcp::linger_reset;
 use crate::config::{PortRule, Proto};
 use crate::translate::{ListenerId, SockId};
@@ -56,11 +56,7 @@ pub struct Accepted {
 impl Accepted {
     /// Where the peer connected to.
     pub fn local(&self) -> Option<Endpoint> {
-        let mut addr = SockAddr::empty();
-        let mut len = SockAddr::capacity();
-        // SAFETY: the kernel writes at most `len` bytes of address.
-        let r = unsafe { libc::getsockname(self.fd.as_raw_fd(), addr.as_mut_ptr(), &raw mut len) };
-        if r < 0 { None } else { addr.endpoint() }
+        sockaddr::local(self.fd.as_raw_fd())
     }
 }
 

@@ -4,6 +4,7 @@
 //! its descriptor number ([`SockId`](crate::translate::SockId)); whoever holds the id closes it,
 //! exactly once, through the same port. Every socket is non-blocking and close-on-exec.
 
+mod answers;
 mod cmsg;
 mod datagram;
 mod errors;

@@ -143,8 +143,13 @@ impl Net {
     }
 
     /// Registers a datagram socket: readable only, a write edge for every send would be waste.
-    pub(super) fn adopt_datagram(&mut self, fd: OwnedFd, id: FlowId) -> Result<SockId, HostError> {
-        let registered = self.registrar.add(fd.as_fd(), Source::Flow { id, side: false }, false);
+    pub(super) fn adopt_datagram(
+        &mut self,
+        fd: OwnedFd,
+        id: FlowId,
+        side: bool,
+    ) -> Result<SockId, HostError> {
+        let registered = self.registrar.add(fd.as_fd(), Source::Flow { id, side }, false);
         self.keep(fd, registered)
     }
 

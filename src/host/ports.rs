@@ -55,6 +55,12 @@ impl Ports {
         self.add(port, v4);
     }
 
+    /// True if a listening socket has this port.
+    pub(super) fn are_forwarded(&self, port: u16, v4: bool) -> bool {
+        let held = self.flows.iter().filter(|held| **held == Some((port, v4))).count();
+        usize::from(self.counts[usize::from(port)][usize::from(!v4)]) > held
+    }
+
     /// True if the socket of a flow has this port.
     pub(super) fn are_of_a_flow(&self, port: u16, v4: bool) -> bool {
         self.are_ours(port, v4) && self.flows.contains(&Some((port, v4)))

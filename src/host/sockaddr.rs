@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::RawFd;
 
 use crate::wire::{Addr, Endpoint};
 
@@ -106,6 +107,14 @@ impl SockAddr {
         // SAFETY: the family comes first in every variant.
         i32::from(unsafe { self.any.sa_family })
     }
+}
+
+/// The local address of a socket.
+pub(super) fn local(fd: RawFd) -> Option<Endpoint> {
+    let (mut addr, mut len) = (SockAddr::empty(), SockAddr::capacity());
+    // SAFETY: the kernel writes at most `len` bytes of address.
+    let result = unsafe { libc::getsockname(fd, addr.as_mut_ptr(), &raw mut len) };
+    if result < 0 { None } else { addr.endpoint() }
 }
 
 /// True for addresses that mean something on one link only (RFC 4291, 2.5.6 and 2.7).

@@ -37,9 +37,9 @@ pub mod udp;
 pub use fragmenter::Fragmenter;
 pub use marks::{Marks, MtuDiscovery};
 pub use ports::{
-    Bind, Connected, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io, ListenerId,
-    Moved, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets, TcpView,
-    Train, Unopened, Verdict,
+    Answer, Bind, Connected, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io,
+    ListenerId, Moved, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets,
+    TcpView, Train, Unopened, Verdict,
 };
 pub use time::{Deadline, Now};
 pub use translator::{FlowKind, Setup, Translator};

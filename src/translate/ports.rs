@@ -250,8 +250,30 @@ pub trait DatagramSockets {
     fn set_mtu_discovery(&mut self, s: SockId, v4: bool, how: MtuDiscovery);
     /// What the path is known to take, in bytes of a packet; `None` if the kernel does not say.
     fn path_mtu(&mut self, s: SockId, v4: bool) -> Option<u32>;
+    /// A second socket of flow `id`, for answers to what `s` sends to many; `None` if there is no
+    /// need, or none can be had. Events for it say that it is the far one.
+    fn open_answers(&mut self, id: FlowId, s: SockId) -> Option<SockId> {
+        let _ = (id, s);
+        None
+    }
+    /// Receives one of them into `buf`.
+    fn receive_answer(&mut self, s: SockId, buf: &mut [u8]) -> Option<Answer> {
+        let _ = (s, buf);
+        None
+    }
     /// Closes the socket.
     fn close_datagram(&mut self, s: SockId);
+}
+
+/// A datagram that came because the guest had asked many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its length.
+    pub len: usize,
+    /// Who sent it.
+    pub peer: Endpoint,
+    /// Where it was sent to: where the question had come from.
+    pub local: Endpoint,
 }
 
 /// Where the server of a spliced flow is.

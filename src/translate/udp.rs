@@ -17,8 +17,8 @@
 
 pub use super::idle::Timeouts;
 use super::{
-    Bind, DatagramSockets, Deadline, Expect, FrameOut, Gathered, HostError, Io, Now, SockId,
-    Unopened, Verdict,
+    Answer, Bind, DatagramSockets, Deadline, Expect, FrameOut, Gathered, HostError, Io, Now,
+    SockId, Unopened, Verdict,
 };
 
 use super::idle::Idle;
@@ -26,7 +26,7 @@ use super::marks::{Marks, Told};
 use super::reports::{self, About};
 use super::retry::Retry;
 use crate::flow::{DropReason, FlowId, Tuple};
-use crate::forward::Destination;
+use crate::forward::{Destination, is_for_many};
 use crate::wire::{Endpoint, IcmpError, Mac, Path, Unreachable, proto};
 
 /// Errors in one visit after which the socket is beyond hope: the kernel holds one at a time.
@@ -54,6 +54,8 @@ pub struct UdpFlow {
     pub local: Option<Endpoint>,
     /// The host socket.
     pub sock: SockId,
+    /// Where answers come from others than the peer, which is many.
+    answers: Option<SockId>,
 
     idle: Idle,
     /// If these are queries for names: how many are not answered yet.
@@ -97,6 +99,9 @@ impl UdpFlow {
             Ok(sock) => {
                 flow.sock = sock;
                 flow.unanswered = (ours.port == DNS).then_some(0);
+                if is_for_many(io.lease, ours.addr) {
+                    flow.answers = io.net.open_answers(id, sock);
+                }
                 Ok(flow)
             }
             Err(HostError::Exhausted) => Err(Unopened::Exhausted),
@@ -165,6 +170,19 @@ impl UdpFlow {
     /// Gives back what the flow holds.
     pub fn release<N: DatagramSockets>(&mut self, net: &mut N) {
         net.close_datagram(self.sock);
+        if let Some(answers) = self.answers {
+            net.close_datagram(answers);
+        }
+    }
+
+    /// The next answer of somebody who was asked among many, and is somebody new: the datagram is
+    /// in `buf`.
+    pub fn receive_answer<N: DatagramSockets>(
+        &self,
+        buf: &mut [u8],
+        net: &mut N,
+    ) -> Option<Answer> {
+        net.receive_answer(self.answers?, buf)
     }
 
     /// A datagram of the guest, or with `segment` non-zero a train of datagrams of that size; how
@@ -317,6 +335,7 @@ impl UdpFlow {
             peer,
             local,
             sock: SockId(-1),
+            answers: None,
             idle: Idle::new(timeouts, now),
             unanswered: None,
             told: Told::new(),

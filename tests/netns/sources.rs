@@ -305,6 +305,71 @@ fn the_guest_can_send_to_many() {
 }
 
 #[test]
+fn everybody_who_was_asked_can_answer() {
+    // [UDP-13] as those do who are asked by SSDP, with an address of their own; then it is a
+    // conversation like any other
+    Lab::run(|lab| {
+        let guest = lab.guest("-t none -u 6003 -T none -U none");
+        let (group4, group6) = (Ipv4Addr::new(239, 255, 255, 250), "ff02::c".parse().unwrap());
+        let (other4, other6) =
+            (IpAddr::from([10, 9, 0, 3]), IpAddr::V6("2001:db8:9::3".parse().unwrap()));
+        let scope = link_local(&guest.ns, "up0").scope_id();
+        for (to, answer_from) in [
+            (IpAddr::V4(group4), [REMOTE4, other4]),
+            (IpAddr::V4(Ipv4Addr::BROADCAST), [REMOTE4, other4]),
+            (IpAddr::V4(Ipv4Addr::new(10, 9, 0, 255)), [REMOTE4, other4]),
+            (IpAddr::V6(group6), [REMOTE6, other6]),
+        ] {
+            let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { ANY6 };
+            let server = udp(&lab.remote, at(any, 1900));
+            let IpAddr::V4(remote) = REMOTE4 else { unreachable!() };
+            if to.is_ipv4() {
+                server.join_multicast_v4(&group4, &remote).unwrap();
+            } else {
+                let scope = link_local(&lab.remote, "rem0").scope_id();
+                server.join_multicast_v6(&group6, scope).unwrap();
+            }
+            let client = udp(&guest.ns, at(any, 6001));
+            client.set_broadcast(true).unwrap();
+            let to = match to {
+                IpAddr::V4(_) => at(to, 1900),
+                IpAddr::V6(group) => SocketAddrV6::new(group, 1900, 0, scope).into(),
+            };
+            client.send_to(b"who?", to).unwrap();
+            let (_, asker) = server.recv_from(&mut [0; 20]).unwrap_or_else(|e| panic!("{to}: {e}"));
+            let mut buf = [0; 20];
+            for (n, from) in answer_from.into_iter().enumerate() {
+                let answering = udp(&lab.remote, at(from, 3000));
+                for text in [b"one", b"two"] {
+                    answering.send_to(text, asker).unwrap();
+                    let (len, from) =
+                        client.recv_from(&mut buf).unwrap_or_else(|e| panic!("{to}, {n}: {e}"));
+                    assert_eq!((&buf[..len], from), (&text[..], answering.local_addr().unwrap()));
+                }
+                client.send_to(b"more", answering.local_addr().unwrap()).unwrap();
+                let (len, from) = answering.recv_from(&mut buf).expect("from the guest");
+                assert_eq!((len, from.port()), (4, asker.port()));
+            }
+        }
+
+        // Also where the port is forwarded anyway.
+        let server = udp(&lab.remote, at(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1900));
+        let client = udp(&guest.ns, at(HOST4, 6003));
+        client.set_broadcast(true).unwrap();
+        client.send_to(b"who?", (Ipv4Addr::BROADCAST, 1900)).unwrap();
+        let (_, asker) = server.recv_from(&mut [0; 20]).expect("broadcast");
+        assert_eq!(asker, at(HOST4, 6003));
+        let answering = udp(&lab.remote, at(other4, 3000));
+        for text in [b"one", b"two"] {
+            answering.send_to(text, asker).unwrap();
+            let mut buf = [0; 20];
+            let (len, from) = client.recv_from(&mut buf).expect("an answer");
+            assert_eq!((&buf[..len], from), (&text[..], at(other4, 3000)));
+        }
+    });
+}
+
+#[test]
 fn what_the_guest_sends_to_many_does_not_come_back() {
     // [UDP-13] although the same port is forwarded, and the host hears its own broadcast
     Lab::run(|lab| {

@@ -126,11 +126,11 @@ fn router_is_advertised_to_a_guest_that_begins() {
     };
     let global = detection("2001 0db8 0000 0000 5054 00ff fe12 3456");
     assert_eq!(answers(&mut t, &global, 5), []);
-    let advertisement = (134, hex("ff02"));
-    assert_eq!(answers(&mut t, &link_local, 10), [advertisement.clone()]);
+    let advertisement = [(134, hex("ff02"))];
+    assert_eq!(answers(&mut t, &link_local, 10), advertisement);
     assert_ne!(t.next_deadline(), Some(due), "the next regular one is an interval later");
     assert_eq!(answers(&mut t, &link_local, 3009), []);
-    assert_eq!(answers(&mut t, &link_local, 3010), [advertisement]);
+    assert_eq!(answers(&mut t, &link_local, 3010), advertisement);
     let mut off = translator(
         Offered { ra: false, ..Offered::default() },
         Lease::example(),

@@ -17,6 +17,9 @@ const STARVED_MS: u64 = 1000;
 /// Datagrams received per visit.
 const DATAGRAMS: u32 = 32;
 
+/// Answers to what was sent to many, per event. More than this are left to the next one.
+const ANSWERS: u32 = 256;
+
 /// Calls to receive many datagrams, per visit.
 const GATHERINGS: u32 = 8;
 
@@ -35,6 +38,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 let verdict = flow.on_socket(ready, &mut io);
                 (verdict, flow.wants_push())
             }
+            Some(Flow::Udp(_)) if side => return self.on_answers(id),
             Some(Flow::Udp(flow)) => {
                 let verdict = flow.on_socket(GATHERINGS, &mut io);
                 (verdict, flow.wants_more())
@@ -190,6 +194,22 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         if let Some((id, flow)) = made {
             log::debug!("flow {}: UDP {peer} ({}) -> {}", id.index, tuple.ours, tuple.guest);
             self.enter(hash, Flow::Udp(flow));
+        }
+    }
+
+    /// Passes on what comes from those who heard what the guest had sent to many. Each of them
+    /// becomes a flow of its own.
+    fn on_answers(&mut self, id: FlowId) {
+        for _ in 0..ANSWERS {
+            let (flows, buf, io) = self.split_all();
+            let Some(Flow::Udp(flow)) = flows.get(id) else { return };
+            let to = ForwardTarget { addr: Some(flow.guest.addr), port: flow.guest.port };
+            let Some(answer) = flow.receive_answer(buf, io.net) else { return };
+            if self.out.payload().is_none() {
+                self.drops.count(DropReason::LinkFull);
+                continue;
+            }
+            self.on_datagram(answer.peer, answer.local, answer.len, to);
         }
     }
 
