@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::net::Ipv4Addr;
 
 use passt::flow::FlowId;
 use passt::forward::Destination;
 use passt::translate::{
-    Bind, Connected, DatagramSockets, Expect, Far, Gathered, HostError, ListenerId, Moved,
+    Answer, Bind, Connected, DatagramSockets, Expect, Far, Gathered, HostError, ListenerId, Moved,
     MtuDiscovery, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets,
     TcpView, Train,
 };
@@ -412,6 +413,24 @@ impl DatagramSockets for Net {
         let s = self.make(id, Kind::Ping, true);
         self.live(s, false).v4 = to.addr.is_v4();
         Ok(s)
+    }
+
+    fn open_answers(&mut self, id: FlowId, s: SockId) -> Option<SockId> {
+        assert_eq!(self.live(s, false).kind, Kind::Udp);
+        if self.roll() > 200 {
+            return None;
+        }
+        let answers = self.make(id, Kind::Udp, true);
+        self.live(answers, false).far = true;
+        Some(answers)
+    }
+
+    fn receive_answer(&mut self, s: SockId, _: &mut [u8]) -> Option<Answer> {
+        let Received::Bytes(len) = self.live(s, false).incoming.pop_front()? else { return None };
+        let host = u8::try_from(self.roll() % 256).unwrap();
+        let peer = Endpoint::new(Ipv4Addr::new(198, 51, 100, host).into(), host.into());
+        let local = Endpoint::new(Ipv4Addr::new(192, 0, 2, 2).into(), 1900);
+        Some(Answer { len, peer, local })
     }
 
     fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError> {
