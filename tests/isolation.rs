@@ -441,7 +441,7 @@ fn a_refused_user_namespace_names_the_cause() {
         assert_eq!(
             error,
             "cannot create a user namespace: No space left on device \
-             (sysctl user.max_user_namespaces is 0)"
+             (sysctl user.max_user_namespaces is 0; or see --landlock-fallback)"
         );
     });
 }
@@ -625,7 +625,7 @@ fn a_start_that_fails_late_ends_the_waiting_command() {
     run(|_| {
         let program = Program::find(&argv(&["sleep", "1000"])).unwrap();
         let waiting = prepare(&program, &Inherited::record());
-        sandbox::isolate(Run::Foreground, Fallback::None).unwrap();
+        sandbox::isolate(Run::Foreground, Fallback::default()).unwrap();
         sandbox::seal(Allow { namespace: true, ..Allow::default() }).unwrap();
         drop(waiting);
         let all = nix::sys::wait::Id::All;
@@ -663,8 +663,8 @@ fn isolate(run: Run) {
     caps::reduce_initial().unwrap();
     ids::resolve(None).unwrap().switch().unwrap();
     userns::create(None).unwrap();
-    caps::reduce_for_setup(Fallback::None).unwrap();
-    sandbox::isolate(run, Fallback::None).unwrap();
+    caps::reduce_for_setup(Fallback::default()).unwrap();
+    sandbox::isolate(run, Fallback::default()).unwrap();
 }
 
 // [SANDBOX-7]

@@ -187,6 +187,7 @@ impl<'e> Builder<'e> {
             Action::Stats => config.stats = Some(values::delay(text()?)?),
             Action::Pcap => config.pcap = Some(values::path("--pcap", value)?),
             Action::ChrootFallback => config.chroot_fallback = true,
+            Action::LandlockFallback => config.landlock_fallback = true,
         }
         Ok(())
     }

@@ -84,6 +84,7 @@ pub(super) enum Action {
     Stats,
     Pcap,
     ChrootFallback,
+    LandlockFallback,
 }
 
 /// The modes an option is meant for; in the other one it is an error.
@@ -244,6 +245,11 @@ const GENERAL: &[Opt] = &[
         Action::ChrootFallback,
         "Isolate by chroot(2) where pivot_root(2) fails, as\n\
          in an initramfs [default: off]",
+    ),
+    Opt::flag("landlock-fallback").does(
+        Action::LandlockFallback,
+        "Isolate by Landlock where unshare(2) fails, as in\n\
+         some containers [default: off]",
     ),
 ];
 

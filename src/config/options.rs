@@ -291,6 +291,8 @@ pub struct Config {
     pub pcap: Option<PathBuf>,
     /// `--chroot-fallback`: where the root cannot be pivoted it is changed.
     pub chroot_fallback: bool,
+    /// `--landlock-fallback`: where there can be no namespaces to isolate in, Landlock will do.
+    pub landlock_fallback: bool,
 }
 
 /// What a command line without options asks for, on a host that has both address families.
@@ -357,6 +359,7 @@ impl Default for Config {
             stats: None,
             pcap: None,
             chroot_fallback: false,
+            landlock_fallback: false,
         }
     }
 }

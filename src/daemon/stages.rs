@@ -241,7 +241,11 @@ impl Resolved {
     fn open_machine(self, door: Door) -> Result<Opened, StartError> {
         self.tell(None);
         let config = &self.parsed.config;
-        userns::create(None)?;
+        match userns::create(None) {
+            // Root may have the other namespaces without. If not, that is seen later.
+            Err(error) if config.landlock_fallback => log::warn!("{}", error.fact()),
+            created => created?,
+        }
         caps::reduce_for_setup(fallback(config))?;
         let guests = match door {
             Door::Open(fd) => Guests::Connected(fd),
@@ -464,9 +468,9 @@ impl Opened {
     }
 }
 
-/// What is done where the root directory cannot be pivoted.
+/// What is done where a wall cannot be had.
 fn fallback(config: &Config) -> Fallback {
-    if config.chroot_fallback { Fallback::Chroot } else { Fallback::None }
+    Fallback { chroot: config.chroot_fallback, landlock: config.landlock_fallback }
 }
 
 /// True if sockets inside the namespace may be wanted while we run.

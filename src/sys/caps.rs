@@ -26,7 +26,7 @@ const INITIAL: &[Capability] = &[
 /// the namespaces of other processes of a container.
 const INITIAL_ROOT: &[Capability] = &[Capability::CAP_SETFCAP, Capability::CAP_SYS_PTRACE];
 
-/// Needed from the change of user until [`drop_all`]; with [`Fallback::Chroot`] CAP_SYS_CHROOT as
+/// Needed from the change of user until [`drop_all`]; with [`Fallback::chroot`] CAP_SYS_CHROOT as
 /// well.
 const SETUP: &[Capability] = &[
     Capability::CAP_NET_BIND_SERVICE,
@@ -55,7 +55,7 @@ pub fn reduce_initial() -> Result<(), Error> {
 /// The kernel refuses.
 pub fn reduce_for_setup(fallback: Fallback) -> Result<(), Error> {
     let mut keep: CapsHashSet = SETUP.iter().copied().collect();
-    if fallback == Fallback::Chroot {
+    if fallback.chroot {
         keep.insert(Capability::CAP_SYS_CHROOT);
     }
     restrict(&keep)

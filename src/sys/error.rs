@@ -29,6 +29,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// What happened, without the advice.
+    #[must_use]
+    pub fn fact(&self) -> String {
+        match self {
+            Error::Hint { what, errno, .. } => format!("{what}: {}", errno.desc()),
+            Error::Call { .. } | Error::Other(_) => self.to_string(),
+        }
+    }
+
     /// The error number, if a system call failed.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {

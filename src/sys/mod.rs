@@ -35,6 +35,7 @@ pub mod caps;
 pub mod factory;
 pub mod fds;
 pub mod ids;
+mod landlock;
 pub mod logfile;
 pub mod logsink;
 pub mod memory;

@@ -227,7 +227,9 @@ pub fn prepare(
                 }
             }
         }
-        Err(errno) => Err(userns::refused("cannot create namespaces for the command", errno)),
+        Err(errno) => {
+            Err(userns::refused("cannot create namespaces for the command", errno, false))
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub enum Joined {
 /// The kernel, or a policy, does not allow it. A map that cannot be written is a warning.
 pub fn create(map: Option<Ids>) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(|errno| refused("cannot create a user namespace", errno))?;
+        .map_err(|errno| refused("cannot create a user namespace", errno, map.is_none()))?;
     ids::own_proc()?;
     if let Some(Ids { uid, gid }) = map {
         for (file, text) in [
@@ -107,8 +107,9 @@ pub fn is_initial() -> bool {
     map.lines().count() == 1 && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Describes a refused namespace, with the switches that usually cause it.
-pub(super) fn refused(what: &str, errno: Errno) -> Error {
+/// Describes a refused namespace, with the switches that usually cause it, and what can be done
+/// without one if it was to be a wall and nothing else.
+pub(super) fn refused(what: &str, errno: Errno, wall: bool) -> Error {
     let what = what.to_owned();
     let setting = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
     let mut hints = Vec::new();
@@ -121,17 +122,19 @@ pub(super) fn refused(what: &str, errno: Errno) -> Error {
     if setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
         hints.push("AppArmor: sysctl kernel.apparmor_restrict_unprivileged_userns is 1");
     }
-    match (hints.is_empty(), errno) {
-        (false, _) => Error::Hint { what, errno, hint: hints.join("; ") },
-        (true, Errno::EPERM | Errno::ENOSPC | Errno::EUSERS) => Error::Hint {
-            what,
-            errno,
-            hint: "check sysctls user.max_*_namespaces and kernel.unprivileged_userns_clone, \
-                   AppArmor, and the container's seccomp profile"
-                .into(),
-        },
-        (true, _) => Error::Call { what, errno },
+    if hints.is_empty() && matches!(errno, Errno::EPERM | Errno::ENOSPC | Errno::EUSERS) {
+        hints.push(
+            "check sysctls user.max_*_namespaces and kernel.unprivileged_userns_clone, AppArmor, \
+             and the container's seccomp profile",
+        );
     }
+    if hints.is_empty() {
+        return Error::Call { what, errno };
+    }
+    if wall {
+        hints.push("or see --landlock-fallback");
+    }
+    Error::Hint { what, errno, hint: hints.join("; ") }
 }
 
 /// Whether `file` is the user namespace we are in.

@@ -103,7 +103,7 @@ fn version_text() {
 const OF_BOTH: &str = "help version foreground quiet debug trace runas pid buffer-memory ipv4-only \
     ipv6-only interface address netmask gateway mtu mac-addr outbound outbound-if4 outbound-if6 dns \
     dns-forward dns-host search hostname fqdn map-host-loopback no-map-gw map-guest-addr tcp-ports \
-    udp-ports freebind log-file log-size stats pcap chroot-fallback no-tcp no-udp no-icmp no-dhcp no-ndp no-dhcpv6 no-ra";
+    udp-ports freebind log-file log-size stats pcap chroot-fallback landlock-fallback no-tcp no-udp no-icmp no-dhcp no-ndp no-dhcpv6 no-ra";
 
 /// Options for namespaces.
 const OF_PASTA: &str = "netns userns netns-only config-net ns-ifname ns-mac-addr offload \

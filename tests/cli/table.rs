@@ -214,6 +214,7 @@ const ROWS: &[Row] = &[
     flag("no-splice", None, Pasta),
     inert(flag("no-splice", None, Passt)),
     flag("chroot-fallback", None, Both),
+    flag("landlock-fallback", None, Both),
     value("socket", Some('s'), Passt, &["/x", "y"], &[("", "1 to 107 bytes")]),
     value("socket-path", None, Passt, &["/x"], &[("", "1 to 107 bytes")]),
     value(

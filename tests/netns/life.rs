@@ -15,9 +15,12 @@ use crate::config::Link;
 use crate::lab::{
     HOST4, HOST6, Lab, REMOTE4, SOON, at, eventually, ip, output_within, pasta_path, unprivileged,
 };
+use crate::machine::Raw;
 use crate::net::{accept, listen, roundtrip};
 use crate::ns::Ns;
 use crate::pasta::QUIET;
+use crate::unable;
+use crate::walls::assert_powerless;
 
 #[test]
 fn standard_descriptors_may_be_closed() {
@@ -293,7 +296,7 @@ fn the_root_directory_can_be_changed_where_it_cannot_be_pivoted() {
         let run = |options: &str| {
             let mut command = lab.command(&format!("-q --config-net {options}"));
             // SAFETY: the hook only makes system calls.
-            unsafe { command.pre_exec(refuse_pivot_root) };
+            unsafe { command.pre_exec(unable::pivot_root) };
             command
         };
         let out = output_within(&mut run("--netns other"), SOON);
@@ -307,23 +310,30 @@ fn the_root_directory_can_be_changed_where_it_cannot_be_pivoted() {
     });
 }
 
-/// Makes pivot_root(2) fail with EINVAL in this process and its children.
-fn refuse_pivot_root() -> std::io::Result<()> {
-    let load = |offset| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: offset };
-    let number = u32::try_from(libc::SYS_pivot_root).unwrap_or(0);
-    let mut program = [
-        load(0), // the number of the call
-        libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: number },
-        libc::sock_filter {
-            code: 0x06,
-            jt: 0,
-            jf: 0,
-            k: 0x0005_0000 | libc::EINVAL.unsigned_abs(),
-        },
-        libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 },
-    ];
-    let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-    // SAFETY: the program and its description live until the call returns.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program) };
-    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+#[test]
+fn landlock_isolates_where_namespaces_cannot_be_had() {
+    // [SANDBOX-7] as in containers that allow none; here a filter refuses the call
+    Lab::run(|lab| {
+        let run = |options: &str| {
+            let (mut command, socket) = (lab.passt_command("-f -t 8080:80"), lab.fresh("socket"));
+            command.args(options.split_whitespace()).arg("-s").arg(&socket);
+            // SAFETY: the hook only makes system calls.
+            unsafe { command.pre_exec(unable::unshare) };
+            (command, socket)
+        };
+        let out = output_within(&mut run("").0, SOON);
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        assert!(out.stderr.contains("cannot create a user namespace"), "{out:?}");
+        assert!(out.stderr.contains("see --landlock-fallback"), "{out:?}");
+
+        let (command, socket) = run("--landlock-fallback");
+        let passt = lab.foreground(command);
+        eventually("it serves", SOON, || socket.exists());
+        assert!(Raw::connect(&socket).is_served(7));
+        assert!(passt.stderr().contains("isolating by Landlock instead"));
+        assert_powerless(passt.pid);
+        // With namespaces there is no need for it, and nothing is said.
+        let pasta = lab.guest(&format!("{QUIET} --landlock-fallback"));
+        assert!(!pasta.pasta.stderr().contains("Landlock"));
+    });
 }

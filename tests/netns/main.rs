@@ -61,6 +61,7 @@ mod stream;
 mod tap;
 mod tcp;
 mod udp;
+mod unable;
 mod uplink;
 mod walls;
 mod web;
