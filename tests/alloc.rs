@@ -17,8 +17,8 @@ use passt::services::Offered;
 use passt::translate::tcp::{SocketReady, Timeouts};
 use passt::translate::{
     Bind, Connected, DatagramSockets, Expect, FrameOut, Gathered, HostError, MtuDiscovery, Now,
-    Peeked, Received, Report, Sent, Setup, SockId, SpliceSockets, TcpSockets, TcpView, Train,
-    Translator,
+    Peeked, Received, Report, Sent, Setup, SockId, SpliceSockets, SynMarks, TcpSockets, TcpView,
+    Train, Translator,
 };
 use passt::wire::{Endpoint, Head, Mac, Vnet};
 
@@ -138,7 +138,12 @@ impl Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, _dst: Destination, _tos: u8) -> Result<Connected, HostError> {
+    fn connect(
+        &mut self,
+        id: FlowId,
+        _dst: Destination,
+        _: SynMarks,
+    ) -> Result<Connected, HostError> {
         Ok(Connected::Now(self.open(id)))
     }
 

@@ -117,19 +117,14 @@ impl DatagramSockets for Net {
     }
 
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8) {
-        let ttl = i32::from(ttl);
-        let options = if v4 {
-            [(libc::IPPROTO_IP, libc::IP_TTL), (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL)]
+        super::tcp::limit_hops(s.0, v4, ttl);
+        let (level, name) = if v4 {
+            (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL)
         } else {
-            [
-                (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
-                (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS),
-            ]
+            (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS)
         };
-        for (level, name) in options {
-            // Without it the datagram leaves with the host's default.
-            let _ = set_option(s.0, level, name, ttl);
-        }
+        // Without it the datagram leaves with the host's default.
+        let _ = set_option(s.0, level, name, ttl.into());
     }
 
     fn set_mtu_discovery(&mut self, s: SockId, v4: bool, how: MtuDiscovery) {

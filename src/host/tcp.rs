@@ -5,11 +5,13 @@
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd as _;
 
-use super::info;
 use super::net::{Net, classify, classify_io, family, set_option, socket, take_error};
+use super::{errors, info};
 use crate::flow::FlowId;
 use crate::forward::Destination;
-use crate::translate::{Connected, HostError, Peeked, Sent, SockId, TcpSockets, TcpView};
+use crate::translate::{
+    Connected, HostError, Peeked, Report, Sent, SockId, SynMarks, TcpSockets, TcpView,
+};
 
 /// Room to skip bytes in, without `SO_PEEK_OFF`.
 pub(super) const SKIP: usize = 1 << 20;
@@ -18,15 +20,29 @@ pub(super) const SKIP: usize = 1 << 20;
 const SKIPS: usize = 16;
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError> {
+    fn connect(
+        &mut self,
+        id: FlowId,
+        dst: Destination,
+        marks: SynMarks,
+    ) -> Result<Connected, HostError> {
         let fd = socket(family(dst.to), libc::SOCK_STREAM, 0).map_err(|e| classify_io(&e))?;
         prepare(fd.as_raw_fd(), self.peek_off);
-        if tos != 0 {
-            mark(fd.as_raw_fd(), dst.to.addr.is_v4(), tos);
+        let v4 = dst.to.addr.is_v4();
+        if marks.tos != 0 {
+            mark(fd.as_raw_fd(), v4, marks.tos);
+        }
+        if let Some(hops) = marks.hops {
+            errors::enable(fd.as_raw_fd(), v4);
+            limit_hops(fd.as_raw_fd(), v4, hops);
         }
         let at_once = self.connect_via(&fd, dst).map_err(|e| classify_io(&e))?;
         let sock = self.adopt(fd, id)?;
         Ok(if at_once { Connected::Now(sock) } else { Connected::Later(sock) })
+    }
+
+    fn connect_report(&mut self, s: SockId) -> Option<Report> {
+        errors::take(s.0, &mut [])
     }
 
     fn connect_error(&mut self, s: SockId) -> Option<HostError> {
@@ -164,6 +180,16 @@ pub(super) fn mark(fd: i32, v4: bool, tos: u8) {
     let (level, name) =
         if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
     let _ = set_option(fd, level, name, tos.into());
+}
+
+/// Limits how far it gets what a socket sends; likewise.
+pub(super) fn limit_hops(fd: i32, v4: bool, hops: u8) {
+    let (level, name) = if v4 {
+        (libc::IPPROTO_IP, libc::IP_TTL)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+    };
+    let _ = set_option(fd, level, name, hops.into());
 }
 
 /// Makes the next close send RST [TCP-20].

@@ -35,7 +35,12 @@ pub struct Marks {
 impl Marks {
     /// True if its sender wants to hear of what is in its way.
     pub(super) fn is_probe(&self) -> bool {
-        self.df && self.ttl <= PROBE_TTL
+        self.df && self.few_hops().is_some()
+    }
+
+    /// The TTL or hop limit of what is not to get far.
+    pub(super) fn few_hops(&self) -> Option<u8> {
+        Some(self.ttl).filter(|ttl| (1..=PROBE_TTL).contains(ttl))
     }
 }
 

@@ -38,8 +38,8 @@ pub use fragmenter::Fragmenter;
 pub use marks::{Marks, MtuDiscovery};
 pub use ports::{
     Answer, Bind, Connected, DatagramSockets, Expect, Far, FrameOut, Gathered, HostError, Io,
-    ListenerId, Moved, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets,
-    TcpView, Train, Unopened, Verdict,
+    ListenerId, Moved, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, SynMarks,
+    TcpSockets, TcpView, Train, Unopened, Verdict,
 };
 pub use time::{Deadline, Now};
 pub use translator::{FlowKind, Setup, Translator};

@@ -95,6 +95,15 @@ pub struct Train<'a> {
     pub ttl: u8,
 }
 
+/// How the packets of a connection are to travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynMarks {
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// TTL or hop limit, if it is so low that the guest wants to hear who is on the way.
+    pub hops: Option<u8>,
+}
+
 /// An error that the network reported about something sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -181,9 +190,19 @@ pub struct TcpView {
 
 /// Host TCP sockets.
 pub trait TcpSockets {
-    /// Starts a connection of flow `id`, its packets marked with `tos`; events for it will carry
-    /// that id.
-    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError>;
+    /// Starts a connection of flow `id`, its packets marked as told; events for it will carry that
+    /// id.
+    fn connect(
+        &mut self,
+        id: FlowId,
+        dst: Destination,
+        marks: SynMarks,
+    ) -> Result<Connected, HostError>;
+    /// Why the network did not carry the SYN, if its hops were limited and somebody said so.
+    fn connect_report(&mut self, s: SockId) -> Option<Report> {
+        let _ = s;
+        None
+    }
     /// The outcome of a connection in progress, once there is an event.
     fn connect_error(&mut self, s: SockId) -> Option<HostError>;
     /// Sends without blocking.

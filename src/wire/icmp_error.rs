@@ -19,7 +19,8 @@ pub enum Unreachable {
 }
 
 impl Unreachable {
-    fn message(self, v4: bool) -> IcmpMessage {
+    /// What says so.
+    pub fn message(self, v4: bool) -> IcmpMessage {
         let (kind, code) = match (v4, self) {
             (true, Self::Port) => (3, 3),
             (true, Self::Host) => (3, 1),
@@ -132,13 +133,12 @@ impl IcmpError {
         Self::about(path, path.src.addr, headers, data, what)
     }
 
-    /// Likewise about the guest's SYN with sequence number `seq`.
-    pub fn syn(path: &Path, seq: Seq, what: Unreachable) -> Option<Self> {
+    /// An error that `from` reports about the guest's SYN with sequence number `seq`.
+    pub fn syn(path: &Path, from: Addr, what: IcmpMessage, seq: Seq) -> Option<Self> {
         let flags = TcpFlags::SYN;
         let tcp = TcpHead { seq, ack: Seq(0), flags, window: 0, options: &[], mss: 0 };
         let original = Quoted::new(&Head::tcp(&back(path), &tcp, 0)?, &[])?;
-        let message = what.message(path.dst.addr.is_v4());
-        Self::about(path, path.src.addr, original.bytes(), &[], message)
+        Self::about(path, from, original.bytes(), &[], what)
     }
 
     fn about(
@@ -389,7 +389,8 @@ mod tests {
             [("192.0.2.77", "192.0.2.10", 20), ("2001:db8::77", "2001:db8::10", 40)]
         {
             let p = path(ours, guest);
-            let error = IcmpError::syn(&p, Seq(0x0102_0304), Unreachable::Host).unwrap();
+            let what = Unreachable::Host.message(p.dst.addr.is_v4());
+            let error = IcmpError::syn(&p, p.src.addr, what, Seq(0x0102_0304)).unwrap();
             let quoted = &error.frame()[ETH_LEN + at + 8..];
             let tcp = smol::TcpPacket::new_checked(&quoted[at..]).unwrap();
             assert_eq!((tcp.src_port(), tcp.dst_port()), (2004, 7777));

@@ -304,7 +304,7 @@ fn programs_trace_the_path() {
         for mtu in [1500, 65_520] {
             let guest = lab.guest(&format!("-m {mtu} -t none -u none -T none -U none"));
             for (to, routers) in [(FAR4, [GATEWAY4, REMOTE4]), (FAR6, [GATEWAY6, REMOTE6])] {
-                for kind in ["", "-I"] {
+                for kind in ["", "-I", "-T"] {
                     let out = guest.run(&format!("traceroute -n -q 2 -w 3 {kind} {to}"));
                     let hops: Vec<_> = out.lines().skip(1).collect();
                     let [first, second] = hops[..] else { panic!("{out}") };

@@ -1,7 +1,8 @@
 //! Opening connections: scripted cases of spec sections 3 to 5.
 
 use passt::flow::DropReason;
-use passt::translate::{HostError, Verdict};
+use passt::translate::{HostError, Report, Verdict};
+use passt::wire::IcmpMessage;
 
 use super::net::{Behaviour, Outcome};
 use super::raw::*;
@@ -200,6 +201,36 @@ fn unreachable_is_not_refused() {
         if let Some(frame) = got.first() {
             // IPv4, ICMP, destination unreachable, host unreachable.
             assert_eq!((frame[14] >> 4, frame[23], frame[34], frame[35]), (4, 1, 3, 1));
+        }
+        w.assert_clean();
+    }
+}
+
+// [UDP-11] A SYN that is not to get far leaves with that limit, and the guest hears of the router
+// where it ended; one that is to arrive leaves without, and hears of the host.
+#[test]
+fn routers_on_the_way_of_a_syn_are_heard() {
+    for (ttl, hops) in [(3, Some(3)), (30, Some(30)), (31, None), (64, None)] {
+        let mut w = World::new();
+        let outcome = Outcome::LaterError(5000, HostError::Unreachable);
+        w.net.next = Behaviour { outcome, ..Behaviour::default() };
+        if hops.is_some() {
+            let offender = Some("198.51.100.9".parse::<std::net::IpAddr>().unwrap().into());
+            let message = IcmpMessage { kind: 11, code: 0, mtu: 0 };
+            w.net.report = Some(Report { message, offender, quoted: 0 });
+        }
+        let mut syn = seg(SYN, G, 0).opts(&OPTIONS).frame(&w);
+        syn[22] = ttl;
+        w.from_guest(&[syn]);
+        assert_eq!(w.net.socks[0].hops, hops);
+        w.run(10_000);
+        let got = w.take_frames();
+        let frame = &got[0];
+        let (source, what) = (&frame[26..30], (frame[34], frame[35]));
+        if hops.is_some() {
+            assert_eq!((source, what), (&[198, 51, 100, 9][..], (11, 0)));
+        } else {
+            assert_eq!(what, (3, 1));
         }
         w.assert_clean();
     }

@@ -10,7 +10,9 @@ use std::io::IoSlice;
 use passt::flow::FlowId;
 use passt::forward::Destination;
 use passt::translate::tcp::SocketReady;
-use passt::translate::{Connected, HostError, Peeked, Sent, SockId, TcpSockets, TcpView};
+use passt::translate::{
+    Connected, HostError, Peeked, Report, Sent, SockId, SynMarks, TcpSockets, TcpView,
+};
 use passt::wire::Endpoint;
 
 use super::rng::Rng;
@@ -89,6 +91,8 @@ impl Default for Behaviour {
 pub struct Sock {
     pub flow: Option<FlowId>,
     pub to: Option<Endpoint>,
+    /// How far its packets are to get.
+    pub hops: Option<u8>,
     pub how: Behaviour,
     pub connected: bool,
     connect_at: Option<(u64, Option<HostError>)>,
@@ -148,6 +152,7 @@ impl Sock {
         Self {
             flow,
             to: None,
+            hops: None,
             how,
             connected: !active,
             connect_at: None,
@@ -324,6 +329,8 @@ pub struct FakeNet {
     /// How the next socket behaves.
     pub next: Behaviour,
     pub socks: Vec<Sock>,
+    /// What the network says of the next connection that fails.
+    pub report: Option<Report>,
     /// Readiness is not reported for the time being.
     pub silent: bool,
     pub rng: Rng,
@@ -331,7 +338,14 @@ pub struct FakeNet {
 
 impl FakeNet {
     pub fn new(rng: Rng) -> Self {
-        Self { now: 0, next: Behaviour::default(), socks: Vec::new(), silent: false, rng }
+        Self {
+            now: 0,
+            next: Behaviour::default(),
+            socks: Vec::new(),
+            report: None,
+            silent: false,
+            rng,
+        }
     }
 
     /// A connection a peer made; the flow is not known yet.
@@ -379,9 +393,19 @@ impl FakeNet {
 }
 
 impl TcpSockets for FakeNet {
-    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError> {
+    fn connect_report(&mut self, _: SockId) -> Option<Report> {
+        self.report.take()
+    }
+
+    fn connect(
+        &mut self,
+        id: FlowId,
+        dst: Destination,
+        marks: SynMarks,
+    ) -> Result<Connected, HostError> {
         let mut sock = Sock::new(Some(id), self.next.clone(), true);
-        sock.marks.push(tos);
+        sock.marks.push(marks.tos);
+        sock.hops = marks.hops;
         sock.to = Some(dst.to);
         // The kernel counts its own SYN [TCP-40].
         sock.acked = 1;

@@ -8,7 +8,7 @@ use passt::flow::{DropReason, Drops, FlowId, Index, Pool, Table};
 use passt::forward::{Destination, Neighbours, Via};
 use passt::services::{Offered, Outcome as Service, Reply, arp, ndp};
 use passt::translate::tcp::{Boards, Opened, Origin, SocketReady, Tcp, Timeouts, answer_stray};
-use passt::translate::{Fragmenter, Io, Now, SockId, Verdict};
+use passt::translate::{Fragmenter, Io, Marks, Now, SockId, Verdict};
 use passt::wire::{Addr, Body, Endpoint, Frame, Mac, SackBlocks, Segment, Seq, TcpFlags, proto};
 
 use super::link::FakeLink;
@@ -194,7 +194,7 @@ impl World {
                 id,
                 (ours, guest),
                 Destination { to: ours, via: Via::Outside },
-                (&seg, packet.tos),
+                (&seg, Marks { ttl: packet.ttl, tos: packet.tos, df: packet.df }),
                 origin,
                 &mut io!(self),
             ) {

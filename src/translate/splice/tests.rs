@@ -15,7 +15,7 @@ use crate::flow::Drops;
 use crate::forward::{Destination, Neighbours};
 use crate::translate::fake::{ID, at, lease};
 use crate::translate::tcp::{Boards, Timeouts};
-use crate::translate::{Connected, Fragmenter, Now, Peeked, TcpView};
+use crate::translate::{Connected, Fragmenter, Now, Peeked, SynMarks, TcpView};
 use crate::wire::Mac;
 
 const CLIENT: SockId = SockId(0);
@@ -173,7 +173,7 @@ impl SpliceSockets for Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, _: FlowId, _: Destination, _: u8) -> Result<Connected, HostError> {
+    fn connect(&mut self, _: FlowId, _: Destination, _: SynMarks) -> Result<Connected, HostError> {
         unreachable!()
     }
     fn connect_error(&mut self, s: SockId) -> Option<HostError> {

@@ -6,11 +6,13 @@ use super::scoreboard::BoardId;
 use super::{DEFAULT_MSS, Events, MIN_MSS, OUR_SCALE, Tcp};
 use crate::config::Lease;
 use crate::flow::{Backlog, DropReason, FlowId};
-use crate::forward::Destination;
-use crate::translate::{Connected, Deadline, FrameOut, HostError, Io, SockId, TcpSockets, Verdict};
+use crate::forward::{self, Destination};
+use crate::translate::{
+    Connected, Deadline, FrameOut, HostError, Io, Marks, SockId, SynMarks, TcpSockets, Verdict,
+};
 use crate::wire::{
-    Endpoint, IcmpError, SackBlock, Segment, Seq, SynOptions, TcpFlags, TcpOptions, Timestamps,
-    Unreachable,
+    Addr, Endpoint, IcmpError, IcmpMessage, SackBlock, Segment, Seq, SynOptions, TcpFlags,
+    TcpOptions, Timestamps, Unreachable,
 };
 
 /// Largest payload of an IPv4 or IPv6 packet with plain TCP headers, in multiples of four.
@@ -50,19 +52,19 @@ pub fn mss_to_offer(lease: &Lease, v4: bool) -> u16 {
 }
 
 impl Tcp {
-    /// The guest's SYN, in a packet marked with `tos`: connects to `dst` on the host [TCP-12].
+    /// The guest's SYN, and how it was marked: connects to `dst` on the host [TCP-12].
     ///
     /// The caller has checked that both ends can be ends of a connection [TCP-13].
     pub fn from_guest<O: FrameOut, N: TcpSockets>(
         id: FlowId,
         (ours, guest): (Endpoint, Endpoint),
         dst: Destination,
-        (seg, tos): (&Segment<'_>, u8),
+        (seg, marks): (&Segment<'_>, Marks),
         origin: Origin,
         io: &mut Io<'_, O, N>,
     ) -> Opened {
         let mut flow = Self::new(ours, guest, SockId(-1), origin);
-        flow.guest_tos = code_point(tos);
+        flow.guest_tos = code_point(marks.tos);
         flow.rx_next = seg.seq.add(1);
         flow.rx_acked = flow.rx_next;
         flow.rx_edge = flow.rx_next;
@@ -74,7 +76,7 @@ impl Tcp {
         if dst.to.addr.is_loopback() {
             flow.events.set(Events::LOCAL);
         }
-        match io.net.connect(id, dst, flow.guest_tos) {
+        match io.net.connect(id, dst, SynMarks { tos: flow.guest_tos, hops: marks.few_hops() }) {
             Ok(Connected::Now(sock)) => {
                 flow.sock = sock;
                 flow.send_synack(io);
@@ -97,12 +99,17 @@ impl Tcp {
     /// A refusal is a RST, whose ACK flag a guest in SYN-SENT needs to believe it [TCP-14]; an
     /// unreachable host is an ICMP error, which the guest's stack hands to its caller; a peer that
     /// does not answer is silence: the guest's own timer is running [W-10].
-    pub(super) fn tell_failure<O: FrameOut, N>(&mut self, e: HostError, io: &mut Io<'_, O, N>) {
+    pub(super) fn tell_failure<O: FrameOut, N: TcpSockets>(
+        &mut self,
+        e: HostError,
+        io: &mut Io<'_, O, N>,
+    ) {
         match e {
             HostError::Unreachable => {
                 let path = self.path(io.mac_of(self.ours.addr), io.guest_mac);
                 let syn = self.rx_next.sub(1);
-                if let Some(error) = IcmpError::syn(&path, syn, Unreachable::Host) {
+                let (from, what) = self.told(io);
+                if let Some(error) = IcmpError::syn(&path, from, what, syn) {
                     io.out.control(error.frame());
                 }
             }
@@ -111,6 +118,18 @@ impl Tcp {
                 self.emit_reset(io)
             }
         }
+    }
+
+    /// Who says why the SYN did not get through, and what: a router, if the guest asked for
+    /// routers, or else the host it was meant for.
+    fn told<O, N: TcpSockets>(&self, io: &mut Io<'_, O, N>) -> (Addr, IcmpMessage) {
+        let report = io.net.connect_report(self.sock);
+        let heard = report.and_then(|report| {
+            let from = forward::reporter(io.lease, self.guest.addr, report.offender?)?;
+            Some((from, report.message))
+        });
+        let v4 = self.guest.addr.is_v4();
+        heard.unwrap_or_else(|| (self.ours.addr, Unreachable::Host.message(v4)))
     }
 
     /// A peer connected to a forwarded port: asks the guest [TCP-21].

@@ -187,7 +187,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             && !seg.flags.has(TcpFlags::ACK)
             && !seg.flags.has(TcpFlags::RST)
         {
-            self.open_tcp(hash, (ours, guest), &seg, packet.tos);
+            self.open_tcp(hash, (ours, guest), &seg, marks(packet));
         } else {
             let (_, mut io) = self.split();
             tcp::answer_stray(packet, &seg, &mut io);
@@ -200,7 +200,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         hash: u64,
         (ours, guest): (Endpoint, Endpoint),
         seg: &Segment<'_>,
-        tos: u8,
+        marks: Marks,
     ) {
         if seg.flags.has(TcpFlags::FIN) {
             return self.drops.count(DropReason::BadSegment);
@@ -215,7 +215,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let origin = self.origin(hash);
         // Without room there is silence: the guest will try again when there may be some [TCP-96].
         let opened = self.open(|id, _, io| {
-            match Tcp::from_guest(id, (ours, guest), dst, (seg, tos), origin, io) {
+            match Tcp::from_guest(id, (ours, guest), dst, (seg, marks), origin, io) {
                 Opened::Flow(flow) => Ok(flow),
                 Opened::Exhausted => Err(Unopened::Exhausted),
                 Opened::Refused => Err(Unopened::Refused),

@@ -11,8 +11,8 @@ use passt::flow::FlowId;
 use passt::forward::Destination;
 use passt::translate::{
     Answer, Bind, Connected, DatagramSockets, Expect, Far, Gathered, HostError, ListenerId, Moved,
-    MtuDiscovery, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, TcpSockets,
-    TcpView, Train,
+    MtuDiscovery, Peeked, PipeId, Received, Report, Sent, SockId, SpliceSockets, SynMarks,
+    TcpSockets, TcpView, Train,
 };
 use passt::wire::{Addr, Endpoint, IcmpMessage};
 
@@ -177,9 +177,14 @@ impl Net {
 }
 
 impl TcpSockets for Net {
-    fn connect(&mut self, id: FlowId, dst: Destination, tos: u8) -> Result<Connected, HostError> {
+    fn connect(
+        &mut self,
+        id: FlowId,
+        dst: Destination,
+        marks: SynMarks,
+    ) -> Result<Connected, HostError> {
         let to = dst.to;
-        assert_eq!(tos & 3, 0, "congestion notification is not ours");
+        assert_eq!(marks.tos & 3, 0, "congestion notification is not ours");
         assert!(to.addr.is_unicast() && to.port != 0, "connection to {to}");
         Ok(match self.roll() {
             0..100 => Connected::Now(self.make(id, Kind::Stream, true)),
