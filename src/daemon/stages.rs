@@ -171,7 +171,18 @@ impl Parsed {
         let door = self.door()?;
         self.pcap = self.config.pcap.as_deref().and_then(capture);
         self.pid_file = self.config.pid_file.as_deref().map(PidFile::open).transpose()?;
-        Ok(Resolved { parsed: self, view, snapshot, lease, network, listeners, shares, door })
+        let limits = Limits::of_the_kernel();
+        Ok(Resolved {
+            parsed: self,
+            view,
+            snapshot,
+            lease,
+            limits,
+            network,
+            listeners,
+            shares,
+            door,
+        })
     }
 
     /// Where a virtual machine will come from; `None` for a namespace.
@@ -213,6 +224,7 @@ struct Resolved {
     view: HostView,
     snapshot: Snapshot,
     lease: Lease,
+    limits: Limits,
     network: Option<Network>,
     listeners: Listeners,
     shares: Shares,
@@ -320,8 +332,8 @@ impl Resolved {
     }
 
     fn base(self) -> Base {
-        let Self { parsed, lease, network, listeners, .. } = self;
-        Base { parsed, lease, network, listeners }
+        let Self { parsed, lease, limits, network, listeners, .. } = self;
+        Base { parsed, lease, limits, network, listeners }
     }
 
     /// Says what the guest's network looks like [CLI-15].
@@ -422,6 +434,7 @@ struct Opened {
 struct Base {
     parsed: Parsed,
     lease: Lease,
+    limits: Limits,
     network: Option<Network>,
     listeners: Listeners,
 }
@@ -561,21 +574,27 @@ impl Waits {
     }
 }
 
-/// How patient the host is with connections of its own, where its kernel tells [TCP-23, TCP-72].
-fn timeouts() -> Timeouts {
-    let setting = |name| sys::sysctl::number(&format!("net/ipv4/{name}"));
-    Timeouts::new(
-        setting("tcp_syn_retries"),
-        setting("tcp_syn_linear_timeouts"),
-        setting("tcp_rto_max_ms"),
-    )
+/// How patient the host is, where its kernel tells. Read while there is a `/proc` to read it from.
+struct Limits {
+    /// With connections of its own [TCP-23, TCP-72].
+    tcp: Timeouts,
+    /// With idle UDP flows: what connection tracking allows them, if the host has it [UDP-10].
+    udp: udp::Timeouts,
 }
 
-/// How long UDP flows may be idle: what connection tracking allows them, if the host has it
-/// [UDP-10].
-fn idle() -> udp::Timeouts {
-    let setting = |name| sys::sysctl::number(&format!("net/netfilter/nf_conntrack_{name}"));
-    udp::Timeouts::new(setting("udp_timeout"), setting("udp_timeout_stream"))
+impl Limits {
+    fn of_the_kernel() -> Self {
+        let ipv4 = |name| sys::sysctl::number(&format!("net/ipv4/{name}"));
+        let tracking = |name| sys::sysctl::number(&format!("net/netfilter/nf_conntrack_{name}"));
+        Self {
+            tcp: Timeouts::new(
+                ipv4("tcp_syn_retries"),
+                ipv4("tcp_syn_linear_timeouts"),
+                ipv4("tcp_rto_max_ms"),
+            ),
+            udp: udp::Timeouts::new(tracking("udp_timeout"), tracking("udp_timeout_stream")),
+        }
+    }
 }
 
 /// The running parts for a namespace.
@@ -653,7 +672,7 @@ fn engine<L: Link>(
     life: Lifeline,
     factory: Option<Factory>,
 ) -> Result<Engine<L>, StartError> {
-    let Base { parsed, lease, network, listeners } = base;
+    let Base { parsed, lease, limits, network, listeners } = base;
     let config = parsed.config;
     let reactor =
         Reactor::new(LEFTOVERS).map_err(|e| StartError::Io("cannot create an event set", e))?;
@@ -682,8 +701,8 @@ fn engine<L: Link>(
         key: parsed.key,
         flows: MAX_FLOWS,
         pool,
-        timeouts: timeouts(),
-        idle: idle(),
+        timeouts: limits.tcp,
+        idle: limits.udp,
         now: clock(),
         lease,
     };

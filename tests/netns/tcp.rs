@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -229,6 +230,25 @@ fn refusal_by_the_guest_reaches_the_client() {
             assert!(matches!(end, Err(ref e) if e.kind() == ErrorKind::ConnectionReset), "{end:?}");
             assert!(took < Duration::from_secs(1), "{took:?}");
         }
+    });
+}
+
+#[test]
+fn silent_guest_is_waited_for_as_the_host_would() {
+    // [TCP-23]: three seconds, or seven before Linux 6.5; with the defaults longer than the client waits
+    Lab::run(|lab| {
+        lab.host().sysctl("net/ipv4/tcp_syn_retries", "1");
+        if Path::new("/proc/sys/net/ipv4/tcp_syn_linear_timeouts").exists() {
+            lab.host().sysctl("net/ipv4/tcp_syn_linear_timeouts", "0");
+        }
+        let guest = lab.guest("-t 7000 -u none -T none -U none");
+        for remote in [REMOTE4, GATEWAY4] {
+            guest.run(&format!("ip route add blackhole {remote}"));
+        }
+        let mut client = connect(&lab.remote, at(HOST4, 7000));
+        let (end, took) = timed(|| client.read(&mut [0]));
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert!(took > Duration::from_secs(2) && took < Duration::from_secs(9), "{took:?}");
     });
 }
 
