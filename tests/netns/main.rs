@@ -12,7 +12,8 @@
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
 //! * [`stream`], [`qemu`]: passt, and a [`machine`] behind its socket;
-//! * [`many`]: thousands of connections ([`crowd`]) and what happens where there can be no more;
+//! * [`many`], [`many_udp`]: thousands of connections ([`crowd`]) and of flows of datagrams, and what happens where there
+//!   can be no more;
 //! * [`life`], [`logging`], [`capture`]: start and end in odd surroundings; what is told, and where;
 //! * [`uplink`], [`neighbours`]: changes of the host's network while running;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
@@ -39,6 +40,7 @@ mod life;
 mod logging;
 mod machine;
 mod many;
+mod many_udp;
 mod memory;
 mod names;
 mod neighbours;
