@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::cmsg::Control;
+use super::cmsg::{Control, Message, Plain};
 use super::net::set_option;
 use super::sockaddr::SockAddr;
 use crate::translate::Report;
@@ -22,6 +22,9 @@ struct Extended {
     error: libc::sock_extended_err,
     offender: SockAddr,
 }
+
+// SAFETY: structures of integers, and a union of such.
+unsafe impl Plain for Extended {}
 
 /// Makes the kernel queue errors. Without it only some show, as errors of calls.
 pub(super) fn enable(fd: i32, v4: bool) {
@@ -54,7 +57,7 @@ pub(super) fn take(fd: i32, quoted: &mut [u8]) -> Option<Report> {
             }
             return None;
         };
-        if let Some(Extended { error, offender }) = extended(&msg)
+        if let Some(Extended { error, offender }) = extended(control.messages(&msg))
             && matches!(error.ee_origin, ICMP | ICMP6)
         {
             let message =
@@ -67,29 +70,8 @@ pub(super) fn take(fd: i32, quoted: &mut [u8]) -> Option<Report> {
 }
 
 /// The extended error among the control messages.
-fn extended(msg: &libc::msghdr) -> Option<Extended> {
-    let mut found = None;
-    // SAFETY: the kernel filled in the control messages and their total length; the macros stay
-    // inside it. No more is copied than a message has and than there is room for; any bytes are a
-    // valid error and a valid address.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(msg);
-        while let Some(h) = header.as_ref() {
-            if matches!(
-                (h.cmsg_level, h.cmsg_type),
-                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
-            ) {
-                let mut it = Extended { error: std::mem::zeroed(), offender: SockAddr::empty() };
-                // Its type differs between C libraries.
-                #[allow(clippy::unnecessary_cast)]
-                let len = (h.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
-                let len = len.min(size_of::<Extended>());
-                let to = (&raw mut it).cast::<u8>();
-                std::ptr::copy_nonoverlapping(libc::CMSG_DATA(h), to, len);
-                found = Some(it);
-            }
-            header = libc::CMSG_NXTHDR(msg, h);
-        }
-    }
-    found
+fn extended<'a>(messages: impl Iterator<Item = Message<'a>>) -> Option<Extended> {
+    let kinds = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+    // An IPv4 address is shorter than there is room for.
+    messages.filter(|m| kinds.contains(&m.kind)).last().map(|m| m.value())
 }

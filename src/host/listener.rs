@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
-use super::cmsg::Control;
+use super::cmsg::{Control, Message};
 use super::net::{bind, family, set_option};
 use super::outbound;
 use super::sockaddr::{self, SockAddr};
@@ -249,7 +249,8 @@ impl Listener<'_> {
                     Some(_) => continue,
                 }
             };
-            if let (Some(peer), Some((local, for_many))) = (addr.endpoint(), local_address(&msg))
+            if let (Some(peer), Some((local, for_many))) =
+                (addr.endpoint(), local_address(control.messages(&msg)))
                 && peer.addr.is_unicast()
                 && peer.port != 0
             {
@@ -262,29 +263,23 @@ impl Listener<'_> {
 }
 
 /// The destination address of a received datagram, and whether that is multicast or broadcast.
-fn local_address(msg: &libc::msghdr) -> Option<(Addr, bool)> {
+fn local_address<'a>(messages: impl Iterator<Item = Message<'a>>) -> Option<(Addr, bool)> {
     let mut found = None;
-    // SAFETY: the kernel filled in the control messages and their total length; the macros stay
-    // inside it, and the data of each is at least as long as its type says.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(msg);
-        while let Some(h) = header.as_ref() {
-            match (h.cmsg_level, h.cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    let info = libc::CMSG_DATA(h).cast::<libc::in_pktinfo>().read_unaligned();
-                    let to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
-                    // Where it is ours alone, an answer would leave from it.
-                    let many = info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr;
-                    found = Some((to.into(), many && !to.is_loopback()));
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    let info = libc::CMSG_DATA(h).cast::<libc::in6_pktinfo>().read_unaligned();
-                    let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    found = Some((to.into(), to.is_multicast()));
-                }
-                _ => {}
+    for message in messages {
+        match message.kind {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let info: libc::in_pktinfo = message.value();
+                let to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                // Where it is ours alone, an answer would leave from it.
+                let many = info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr;
+                found = Some((to.into(), many && !to.is_loopback()));
             }
-            header = libc::CMSG_NXTHDR(msg, h);
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let info: libc::in6_pktinfo = message.value();
+                let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                found = Some((to.into(), to.is_multicast()));
+            }
+            _ => {}
         }
     }
     found

@@ -15,7 +15,7 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 
-use super::cmsg::Control;
+use super::cmsg::{Control, Message};
 use super::net::classify;
 use crate::translate::{Expect, Gathered, Train};
 
@@ -125,7 +125,7 @@ impl Trains {
             // SAFETY: one of those that were written.
             let message = unsafe { message.assume_init_ref() };
             let len = message.msg_len as usize;
-            let mut marks = marks(&message.msg_hdr);
+            let mut marks = marks(self.control[n].messages(&message.msg_hdr));
             if usize::from(marks.segment) >= len {
                 marks.segment = 0;
             }
@@ -184,26 +184,18 @@ impl std::fmt::Debug for Trains {
 }
 
 /// What the control messages say.
-fn marks(msg: &libc::msghdr) -> Marks {
+fn marks<'a>(messages: impl Iterator<Item = Message<'a>>) -> Marks {
     let mut marks = Marks { segment: 0, tos: 0, ttl: crate::wire::TTL };
-    // SAFETY: the kernel filled in the control messages and their total length; the macros stay
-    // inside it, and the data of each is at least as long as its type says.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(msg);
-        while let Some(h) = header.as_ref() {
-            let int = || libc::CMSG_DATA(h).cast::<i32>().read_unaligned();
-            match (h.cmsg_level, h.cmsg_type) {
-                (libc::SOL_UDP, UDP_GRO) => marks.segment = u16::try_from(int()).unwrap_or(0),
-                (libc::IPPROTO_IP, libc::IP_TOS) => marks.tos = libc::CMSG_DATA(h).read(),
-                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
-                    marks.ttl = u8::try_from(int()).unwrap_or(crate::wire::TTL);
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    marks.tos = u8::try_from(int()).unwrap_or(0);
-                }
-                _ => {}
+    for message in messages {
+        let int = || message.value::<i32>();
+        match message.kind {
+            (libc::SOL_UDP, UDP_GRO) => marks.segment = u16::try_from(int()).unwrap_or(0),
+            (libc::IPPROTO_IP, libc::IP_TOS) => marks.tos = message.value(),
+            (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                marks.ttl = u8::try_from(int()).unwrap_or(crate::wire::TTL);
             }
-            header = libc::CMSG_NXTHDR(msg, h);
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => marks.tos = u8::try_from(int()).unwrap_or(0),
+            _ => {}
         }
     }
     marks

@@ -103,6 +103,7 @@ impl AsFd for Signals {
 static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
 
 /// Runs before the Rust runtime, which would hide the answer.
+#[cfg_attr(miri, expect(dead_code))]
 extern "C" fn note_sigpipe() {
     // SAFETY: an all-zero sigaction is a valid value to be overwritten.
     let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -114,6 +115,7 @@ extern "C" fn note_sigpipe() {
 
 // SAFETY: the section holds pointers to functions that the C library calls before main; ours
 // makes one async-signal-safe call and one atomic store.
+#[cfg(not(miri))] // It has no signals to ask for.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
