@@ -32,7 +32,14 @@ impl DatagramSockets for Net {
     fn open_udp(&mut self, id: FlowId, at: Bind, to: Endpoint) -> Result<SockId, HostError> {
         let fd = socket(family(to), libc::SOCK_DGRAM, 0).map_err(|e| classify_io(&e))?;
         prepare(fd.as_raw_fd(), to.addr.is_v4());
-        self.connect_udp(fd, id, (Far::Host, at), to)
+        let sock = self.connect_udp(fd, id, (Far::Host, at), to)?;
+        // Not earlier: then a train could come that nobody takes for one.
+        let _ = set_option(sock.0, libc::SOL_UDP, UDP_GRO, 1);
+        Ok(sock)
+    }
+
+    fn take_early(&mut self, s: SockId) -> Option<Vec<u8>> {
+        self.early.take(s)
     }
 
     fn open_ping(&mut self, id: FlowId, dst: Destination) -> Result<SockId, HostError> {
@@ -73,10 +80,7 @@ impl DatagramSockets for Net {
                         Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)
                     ) && data.len().div_ceil(segment.into()) <= TRAIN =>
                 {
-                    for datagram in data.chunks(segment.into()) {
-                        send_one(s.0, datagram).map_err(|e| classify_io(&e))?;
-                    }
-                    return Ok(());
+                    return send_each(s.0, data, segment);
                 }
                 result => return result.map_err(|e| classify_io(&e)),
             }
@@ -172,8 +176,9 @@ impl Net {
             Bind::Exactly(local) => self.connect_exactly(&fd, local, to).map(|_| None),
         };
         let has_port = has_port.map_err(|e| classify_io(&e))?;
-        drain(&fd);
+        self.early.sort(&fd, to);
         let sock = self.adopt_datagram(fd, id, false)?;
+        self.early.are_of(sock);
         if let Some(port) = has_port {
             self.ports.add_flow(sock.0, port, to.addr.is_v4());
         }
@@ -200,7 +205,7 @@ fn prepare(fd: i32, v4: bool) {
     } else {
         [(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS), (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT)]
     };
-    for (level, name) in [(libc::SOL_UDP, UDP_GRO)].into_iter().chain(ip) {
+    for (level, name) in ip {
         let _ = set_option(fd, level, name, 1);
     }
     errors::enable(fd, v4);
@@ -208,22 +213,26 @@ fn prepare(fd: i32, v4: bool) {
     let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER);
 }
 
-/// Throws away what arrived between bind and connect: it may be from anybody [UDP-6].
-fn drain(fd: &OwnedFd) {
-    for _ in 0..64 {
-        // SAFETY: a length of 0 lets the kernel write nothing; the datagram is discarded.
-        let n = unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
-        if n < 0 {
-            break;
-        }
-    }
-}
-
 fn send_one(fd: i32, data: &[u8]) -> io::Result<()> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the kernel reads a live slice.
     let n = unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), flags) };
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends the datagrams of a train one by one. What fails after the first is lost, as on any network:
+/// those before it must not be sent again.
+fn send_each(fd: i32, data: &[u8], segment: u16) -> Result<(), HostError> {
+    let mut sent = false;
+    for datagram in data.chunks(segment.into()) {
+        // The first error may have been an earlier datagram's.
+        match send_one(fd, datagram).or_else(|_| send_one(fd, datagram)) {
+            Ok(()) => sent = true,
+            Err(e) if !sent => return Err(classify_io(&e)),
+            Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn send_train(fd: i32, data: &[u8], segment: u16) -> io::Result<()> {

@@ -7,6 +7,7 @@
 mod answers;
 mod cmsg;
 mod datagram;
+mod early;
 mod errors;
 mod info;
 mod inside;

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
+use super::early::Early;
 use super::inside::Inside;
 use super::listener::{Listener, Side};
 use super::pipes::Pipes;
@@ -33,6 +34,8 @@ pub struct Net {
     pub(super) peek_off: bool,
     /// Where bytes before the offset go when it does not.
     pub(super) skip: Box<[u8]>,
+    /// What came for the flow that was opened last before it was.
+    pub(super) early: Early,
     /// What flows of the guest received last.
     pub(super) trains: Trains,
     /// The warning about ping sockets was given.
@@ -68,6 +71,7 @@ impl Net {
             ports: Ports::new(),
             peek_off,
             skip: vec![0; skip].into_boxed_slice(),
+            early: Early::default(),
             trains: Trains::new(),
             told_about_ping: false,
             pipes: Pipes::new(),

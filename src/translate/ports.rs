@@ -251,6 +251,12 @@ pub trait DatagramSockets {
     ///
     /// May fail with the error that an *earlier* datagram met, and can be tried again then.
     fn send_datagram(&mut self, s: SockId, data: &[u8], segment: u16) -> Result<(), HostError>;
+    /// Takes a datagram of its peer that came before a UDP socket was connected: to be asked right
+    /// after it was opened, until there is none.
+    fn take_early(&mut self, s: SockId) -> Option<Vec<u8>> {
+        let _ = s;
+        None
+    }
     /// Receives one datagram into `buf`.
     fn receive_datagram(&mut self, s: SockId, buf: &mut [u8]) -> Received;
     /// Receives datagrams of a UDP flow of the guest into memory of its own, where they stay until

@@ -131,6 +131,9 @@ impl UdpFlow {
             Ok(sock) => {
                 flow.sock = sock;
                 flow.on_listener(payload, io);
+                while let Some(early) = io.net.take_early(sock) {
+                    flow.on_listener(&early, io);
+                }
                 Ok(flow)
             }
             Err(HostError::Exhausted) => Err(Unopened::Exhausted),

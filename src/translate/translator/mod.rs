@@ -35,7 +35,7 @@ use crate::forward::{GuestAddrs, Neighbours};
 use crate::services::{Offered, Reply};
 use crate::wire::Mac;
 use again::Again;
-use served::Told;
+use served::Logged;
 use settle::Flow;
 use unanswered::Unanswered;
 
@@ -102,7 +102,7 @@ pub struct Translator<O, N> {
     idle: udp::Timeouts,
     drops: Drops,
     reply: Reply,
-    told: Told,
+    logged: Logged,
     /// What spliced flows copy through; see [`Translator::buffer`].
     buf: Box<[u8]>,
     /// Datagrams of the present batch of frames that are yet to be sent.
@@ -155,7 +155,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             idle: setup.idle,
             drops: Drops::default(),
             reply: Reply::default(),
-            told: Told::default(),
+            logged: Logged::default(),
             buf: vec![0; BUFFER].into_boxed_slice(),
             gather: Gather::new(),
             touched: Vec::with_capacity(BATCH),

@@ -22,7 +22,7 @@ const ADVERTISE_DELAY_MS: u64 = 3000;
 
 /// Whether it was logged, once for each guest, that it got its addresses.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Logged {
     v4: bool,
     v6: bool,
 }
@@ -66,7 +66,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                     let outcome = dhcp::respond(&self.lease, &request, &mut self.reply);
                     log::debug!("DHCP request of {}: {outcome:?}", frame.src);
                     let given = outcome == Outcome::Replied && dhcp::assigns(&self.lease, payload);
-                    if given && !std::mem::replace(&mut self.told.v4, true) {
+                    if given && !std::mem::replace(&mut self.logged.v4, true) {
                         log::info!("DHCP: {} for {}", self.lease.addr4, frame.src); // [DHCP-8]
                     }
                     self.on_service(outcome);
@@ -81,7 +81,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                     let address = self.lease.addr6.filter(|_| outcome == Outcome::Replied);
                     if let Some(address) = address.filter(|_| dhcpv6::assigns(payload)) {
                         self.guest.learn(address.into()); // [DHCP6-6]
-                        if !std::mem::replace(&mut self.told.v6, true) {
+                        if !std::mem::replace(&mut self.logged.v6, true) {
                             log::info!("DHCPv6: {address} for {}", frame.src);
                         }
                     }
@@ -99,7 +99,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     /// Makes the guest speak, so that its Ethernet address is known [ADDR-10].
     pub fn solicit_guest(&mut self) {
-        self.told = Told::default(); // it may be another one
+        self.logged = Logged::default(); // it may be another one
         let outcome = arp::solicit_guest(&self.lease, &mut self.reply);
         self.on_service(outcome);
         let (lease, offered) = (&self.lease, self.offered);
