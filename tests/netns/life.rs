@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -328,7 +329,7 @@ fn landlock_isolates_where_namespaces_cannot_be_had() {
 
         let (command, socket) = run("--landlock-fallback");
         let passt = lab.foreground(command);
-        eventually("it serves", SOON, || socket.exists());
+        eventually("passt listens", SOON, || UnixStream::connect(&socket).is_ok());
         assert!(Raw::connect(&socket).is_served(7));
         assert!(passt.stderr().contains("isolating by Landlock instead"));
         assert_powerless(passt.pid);
