@@ -12,7 +12,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use super::net::{Net, bind, family, set_option, socket};
-use super::sockaddr::{self, SockAddr};
+use super::sockaddr;
 use crate::flow::FlowId;
 use crate::translate::{Answer, SockId};
 
@@ -35,18 +35,6 @@ impl Net {
 
 /// Receives one.
 pub(super) fn receive(s: SockId, buf: &mut [u8]) -> Option<Answer> {
-    let (mut addr, mut size) = (SockAddr::empty(), SockAddr::capacity());
-    // SAFETY: the kernel writes at most the lengths given to memory that we hold exclusively.
-    let n = unsafe {
-        libc::recvfrom(
-            s.0,
-            buf.as_mut_ptr().cast(),
-            buf.len(),
-            libc::MSG_DONTWAIT,
-            addr.as_mut_ptr(),
-            &raw mut size,
-        )
-    };
-    let len = usize::try_from(n).ok()?;
-    Some(Answer { len, peer: addr.endpoint()?, local: sockaddr::local(s.0)? })
+    let (len, peer) = sockaddr::receive_from(s.0, buf)?;
+    Some(Answer { len, peer, local: sockaddr::local(s.0)? })
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use super::answers;
 use super::cmsg::Control;
+use super::early::{self, Early};
 use super::errors;
 use super::net::{Net, bind, classify, classify_io, connect, family, option, set_option, socket};
 use super::outbound::bind_freely;
@@ -176,9 +177,9 @@ impl Net {
             Bind::Exactly(local) => self.connect_exactly(&fd, local, to).map(|_| None),
         };
         let has_port = has_port.map_err(|e| classify_io(&e))?;
-        self.early.sort(&fd, to);
+        let early = early::sort(&fd, to);
         let sock = self.adopt_datagram(fd, id, false)?;
-        self.early.are_of(sock);
+        self.early = Early::of(sock, early);
         if let Some(port) = has_port {
             self.ports.add_flow(sock.0, port, to.addr.is_v4());
         }

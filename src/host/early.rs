@@ -10,43 +10,49 @@
 //! System calls: `recvfrom`.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use super::sockaddr::SockAddr;
+use super::sockaddr;
 use crate::translate::SockId;
 use crate::wire::Endpoint;
 
 /// Most datagrams that are looked at.
 const MOST: usize = 64;
 
-/// Datagrams for the flow that was opened last.
-#[derive(Debug, Default)]
+/// Datagrams for the flow that was opened last, which has this socket.
+#[derive(Debug)]
 pub(super) struct Early {
-    of: Option<SockId>,
+    of: SockId,
     datagrams: VecDeque<Vec<u8>>,
 }
 
 impl Early {
-    /// Empties a socket that has just been connected to `peer`; what was kept of another one is gone.
-    pub(super) fn sort(&mut self, fd: &OwnedFd, peer: Endpoint) {
-        *self = Self::default();
-        for _ in 0..MOST {
-            let Some((from, datagram)) = next(fd) else { return };
-            if from == peer {
-                self.datagrams.push_back(datagram);
-            }
-        }
+    /// There is no flow yet.
+    pub(super) const fn none() -> Self {
+        Self::of(SockId(-1), VecDeque::new())
     }
 
     /// They are those of `s`.
-    pub(super) fn are_of(&mut self, s: SockId) {
-        self.of = Some(s).filter(|_| !self.datagrams.is_empty());
+    pub(super) const fn of(s: SockId, datagrams: VecDeque<Vec<u8>>) -> Self {
+        Self { of: s, datagrams }
     }
 
     /// The oldest one, if they are those of `s`.
     pub(super) fn take(&mut self, s: SockId) -> Option<Vec<u8>> {
-        if self.of == Some(s) { self.datagrams.pop_front() } else { None }
+        if self.of == s { self.datagrams.pop_front() } else { None }
     }
+}
+
+/// Empties a socket that has just been connected to `peer`; what that has sent.
+pub(super) fn sort(fd: &OwnedFd, peer: Endpoint) -> VecDeque<Vec<u8>> {
+    let mut datagrams = VecDeque::new();
+    for (from, datagram) in iter::from_fn(|| next(fd)).take(MOST) {
+        if from == peer {
+            datagrams.push_back(datagram);
+        }
+    }
+    datagrams
 }
 
 /// Takes a datagram from a socket, and who sent it.
@@ -55,20 +61,9 @@ fn next(fd: &OwnedFd) -> Option<(Endpoint, Vec<u8>)> {
     // SAFETY: a length of 0 lets the kernel write nothing; it tells the length of the datagram.
     let len = unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), 0, flags) };
     let mut datagram = vec![0; usize::try_from(len).ok()?];
-    let (mut from, mut size) = (SockAddr::empty(), SockAddr::capacity());
-    // SAFETY: the kernel writes at most the lengths given to memory that we hold exclusively.
-    let n = unsafe {
-        libc::recvfrom(
-            fd.as_raw_fd(),
-            datagram.as_mut_ptr().cast(),
-            datagram.len(),
-            libc::MSG_DONTWAIT,
-            from.as_mut_ptr(),
-            &raw mut size,
-        )
-    };
-    datagram.truncate(usize::try_from(n).ok()?);
-    Some((from.endpoint()?, datagram))
+    let (len, from) = sockaddr::receive_from(fd.as_raw_fd(), &mut datagram)?;
+    datagram.truncate(len);
+    Some((from, datagram))
 }
 
 #[cfg(test)]
@@ -90,9 +85,8 @@ mod tests {
         let at = peer.local_addr().unwrap();
         socket.connect(at).unwrap();
         let fd = OwnedFd::from(socket);
-        let mut early = Early::default();
-        early.sort(&fd, Endpoint::new(at.ip().into(), at.port()));
-        early.are_of(SockId(7));
+        let sorted = sort(&fd, Endpoint::new(at.ip().into(), at.port()));
+        let mut early = Early::of(SockId(7), sorted);
         assert_eq!(early.take(SockId(8)), None);
         for expected in ["one", "", "three"] {
             assert_eq!(early.take(SockId(7)).unwrap(), expected.as_bytes());

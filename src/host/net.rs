@@ -71,7 +71,7 @@ impl Net {
             ports: Ports::new(),
             peek_off,
             skip: vec![0; skip].into_boxed_slice(),
-            early: Early::default(),
+            early: Early::none(),
             trains: Trains::new(),
             told_about_ping: false,
             pipes: Pipes::new(),

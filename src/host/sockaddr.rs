@@ -117,6 +117,23 @@ pub(super) fn local(fd: RawFd) -> Option<Endpoint> {
     if result < 0 { None } else { addr.endpoint() }
 }
 
+/// Receives a datagram into `buf`: its length, and who sent it. `None` if there is none.
+pub(super) fn receive_from(fd: RawFd, buf: &mut [u8]) -> Option<(usize, Endpoint)> {
+    let (mut from, mut size) = (SockAddr::empty(), SockAddr::capacity());
+    // SAFETY: the kernel writes at most the lengths given to memory that we hold exclusively.
+    let n = unsafe {
+        libc::recvfrom(
+            fd,
+            buf.as_mut_ptr().cast(),
+            buf.len(),
+            libc::MSG_DONTWAIT,
+            from.as_mut_ptr(),
+            &raw mut size,
+        )
+    };
+    Some((usize::try_from(n).ok()?, from.endpoint()?))
+}
+
 /// True for addresses that mean something on one link only (RFC 4291, 2.5.6 and 2.7).
 fn needs_scope(addr: Ipv6Addr) -> bool {
     let [first, ..] = addr.segments();

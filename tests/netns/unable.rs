@@ -10,7 +10,6 @@ pub(crate) fn pivot_root() -> io::Result<()> {
 }
 
 /// unshare(2) fails with EPERM, as in a container that allows no namespaces.
-#[allow(dead_code)]
 pub(crate) fn unshare() -> io::Result<()> {
     fails(libc::SYS_unshare, libc::EPERM)
 }
