@@ -15,11 +15,11 @@
 //!
 //! A file system that is full costs lines, which are counted and told when there is room again.
 //!
-//! System calls: `write`, `pread64`, `pwrite64`, `ftruncate`, `fsync`.
+//! System calls: `read`, `write`, `lseek`, `ftruncate`, `fsync`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ impl LogFile {
         let first = format!("{} - log truncated at {}", self.header, stamp(since_start));
         let first = format!("{}\n", first.trim_end_matches([':', ' ']));
         let cut = (self.limit * CUT / 100).next_multiple_of(PAGE);
-        let kept = file.write_all_at(first.as_bytes(), 0).and_then(|()| {
+        let kept = write_at(file, first.as_bytes(), 0).and_then(|()| {
             // What is moved must not lie where the first line is.
             let from = line_start(file, cut.max(first.len() as u64), &mut self.copy)?;
             shift(file, from, first.len() as u64, &mut self.copy)
@@ -182,12 +182,24 @@ pub(super) fn stamp(since_start: Duration) -> String {
     format!("{}.{:04}: ", since_start.as_secs(), since_start.subsec_micros() / 100)
 }
 
+/// As `pread64`, by calls that the process makes anyway.
+fn read_at(mut file: &File, room: &mut [u8], at: u64) -> io::Result<usize> {
+    file.seek(SeekFrom::Start(at))?;
+    file.read(room)
+}
+
+/// As `pwrite64`, of everything.
+fn write_at(mut file: &File, data: &[u8], at: u64) -> io::Result<()> {
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(data)
+}
+
 /// The first line that begins at `from` or later.
 fn line_start(file: &File, from: u64, room: &mut [u8]) -> io::Result<u64> {
     // If the byte before is a newline, a line begins right there.
     let mut at = from.saturating_sub(1);
     loop {
-        let n = file.read_at(room, at)?;
+        let n = read_at(file, room, at)?;
         let data = room.get(..n).unwrap_or_default();
         match data.iter().position(|byte| *byte == b'\n') {
             Some(newline) => return Ok(at + newline as u64 + 1),
@@ -200,11 +212,11 @@ fn line_start(file: &File, from: u64, room: &mut [u8]) -> io::Result<u64> {
 /// Moves everything from `from` on to `to`, which lies before; the new length.
 fn shift(file: &File, mut from: u64, mut to: u64, room: &mut [u8]) -> io::Result<u64> {
     loop {
-        let n = file.read_at(room, from)?;
+        let n = read_at(file, room, from)?;
         if n == 0 {
             return Ok(to);
         }
-        file.write_all_at(room.get(..n).unwrap_or_default(), to)?;
+        write_at(file, room.get(..n).unwrap_or_default(), to)?;
         from += n as u64;
         to += n as u64;
     }

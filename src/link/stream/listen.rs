@@ -11,10 +11,9 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
-    listen, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
+    getsockopt, listen, send, socket, sockopt,
 };
 use thiserror::Error;
 
@@ -152,10 +151,8 @@ pub(super) fn peer(sock: impl AsFd) -> i32 {
     getsockopt(&sock.as_fd(), sockopt::PeerCredentials).map_or(0, |who| who.pid())
 }
 
-/// True if nobody holds the other end any more.
+/// True if nobody holds the other end any more: then there is nowhere to send even nothing to.
 pub(super) fn hung_up(sock: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(sock, PollFlags::empty())];
-    let ready = poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0;
-    let [fd] = fds;
-    ready && fd.revents().is_some_and(|r| r.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(sock.as_raw_fd(), &[], flags) == Err(Errno::EPIPE)
 }
