@@ -117,7 +117,7 @@ fn changed_streams_pass() {
     }
 }
 
-// [D6] The same inputs on every run.
+// [D6] [COMPAT-82] The same inputs on every run.
 #[test]
 fn random_inputs_pass() {
     let mut x = 0x9e37_79b9_7f4a_7c15u64;

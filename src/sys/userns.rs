@@ -125,7 +125,7 @@ pub(super) fn refused(what: &str, errno: Errno, wall: bool) -> Error {
     if hints.is_empty() && matches!(errno, Errno::EPERM | Errno::ENOSPC | Errno::EUSERS) {
         hints.push(
             "check sysctls user.max_*_namespaces and kernel.unprivileged_userns_clone, AppArmor, \
-             and the container's seccomp profile",
+             and the container's seccomp profile; there are none in a chroot",
         );
     }
     if hints.is_empty() {

@@ -76,6 +76,25 @@ fn attaches_to_a_named_namespace_and_quits_when_it_is_deleted() {
 }
 
 #[test]
+fn whatever_is_recorded_it_goes_to_the_background() {
+    // [COMPAT-41] what is said and captured meanwhile, other tests look at
+    Lab::run(|lab| {
+        let (mut child, pid) = container();
+        let capture = lab.fresh("pcap");
+        for options in ["-d", "--debug", "--trace", &format!("-p {}", capture.display())] {
+            let line = format!("{options} --config-net {} {pid}", same_user());
+            let mut pasta = lab.attach(&line);
+            assert!(pasta.alive());
+            pasta.signal(Signal::SIGTERM);
+            pasta.wait(SOON);
+        }
+        assert!(fs::metadata(&capture).unwrap().len() >= 24);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
+
+#[test]
 fn asks_for_a_silent_file_once_per_second_however_busy_it_is() {
     // [LIFE-11] [COMPAT-83] a directory of /proc announces nothing
     Lab::run(|lab| {

@@ -215,7 +215,7 @@ fn leases_are_logged_once() {
 
 #[test]
 fn what_is_told_can_be_chosen() {
-    // [ADDR-7] [DHCP-5] [NDP-6] [W-10]
+    // [ADDR-7] [DHCP-5] [NDP-6] [W-10] [COMPAT-70]
     Lab::run(|lab| {
         let told = |options: &[&str]| {
             let mut command = lab.command("--dhcp-dns --dhcp-search");

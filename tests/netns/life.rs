@@ -312,6 +312,34 @@ fn the_root_directory_can_be_changed_where_it_cannot_be_pivoted() {
 }
 
 #[test]
+fn a_container_in_a_chroot_will_do() {
+    // [COMPAT-46] no user namespaces in there, and sysctls that cannot be written
+    Lab::run(|lab| {
+        let (ns, server) = (lab.new_netns("one"), listen(&lab.remote, at(REMOTE4, 7000)));
+        let script = lab.fresh("script");
+        let lines = "#!/bin/sh
+            mkdir -p /run/lab/root
+            exec unshare --mount --propagation private sh -c '
+                mount --rbind / /run/lab/root && cd /run/lab/root/proc/sys &&
+                mount -o bind,ro,nosuid,nodev,noexec . . && cd / &&
+                exec chroot /run/lab/root \"$@\"' sh ";
+        fs::write(&script, format!("{lines} {} \"$@\"\n", pasta_path().display())).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Command::new(&script);
+        command.args(["-q", "--config-net", "-t", "8080", "-u", "auto", "--netns", "one"]);
+        let pasta = lab.background(command);
+        roundtrip(&ns, at(REMOTE4, 7000), &server);
+        roundtrip(&lab.remote, at(HOST4, 8080), &listen(&ns, at(HOST4, 8080)));
+        assert_powerless(pasta.pid);
+        // A command would need a user namespace, which the kernel refuses in a chroot.
+        let out = output_within(Command::new(&script).args(["-q", "--", "true"]), SOON);
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        assert!(out.stderr.contains("cannot create a user namespace"), "{out:?}");
+        assert!(out.stderr.contains("a chroot"), "{out:?}");
+    });
+}
+
+#[test]
 fn landlock_isolates_where_namespaces_cannot_be_had() {
     // [SANDBOX-7] as in containers that allow none; here a filter refuses the call
     Lab::run(|lab| {
