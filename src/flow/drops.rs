@@ -65,6 +65,8 @@ reasons! {
     NoSocket = "no-socket",
     /// The host refused to send it.
     HostSend = "host-send-failed",
+    /// Something that we would answer ourselves, had we not answered so much just now.
+    AnswerLimit = "answer-limit",
     /// A request to a service of ours that is not offered.
     NoService = "service-not-offered",
     /// A TCP segment ahead of a hole for which there was no room.

@@ -16,6 +16,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod allowance;
 #[cfg(test)]
 mod fake;
 mod fragmenter;

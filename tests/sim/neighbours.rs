@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use passt::config::Lease;
-use passt::translate::Translator;
+use passt::flow::DropReason;
+use passt::translate::{Now, Translator};
 use passt::wire::{Addr, Mac, Vnet};
 
 use super::inbound::{TO, at, translator};
@@ -165,4 +166,26 @@ fn reached_before_it_speaks() {
     t.on_frame(&Vnet::default(), &solicit("::", "2001:db8::5054:ff:fe12:3456"));
     assert_eq!(sent(&mut t).len(), 0, "no answer to detection of duplicates");
     assert_eq!(connect(&mut t, "2001:db8:7::8").0, "2001:db8::5054:ff:fe12:3456");
+}
+
+// [D6] What we answer by ourselves is limited, each kind for itself: a flood costs no more than to
+// drop it.
+#[test]
+fn answers_are_limited() {
+    let mut t = translator(lease(65520), 10);
+    let strays = |t: &mut T| {
+        (0..3000).for_each(|_| t.on_frame(&Vnet::default(), &stray([192, 0, 2, 77])));
+        sent(t).len()
+    };
+    let questions =
+        |t: &mut T| (0..3000).filter(|_| ask(t, [192, 0, 2, 2], [192, 0, 2, 77]).is_some()).count();
+    assert_eq!((strays(&mut t), questions(&mut t)), (1000, 1000));
+    assert_eq!(t.drops().get(DropReason::AnswerLimit), 4000);
+    t.set_now(Now(1_010_000));
+    assert_eq!((strays(&mut t), questions(&mut t)), (10, 10));
+    t.on_frame(&Vnet::default(), &solicit("2001:db8::2", "2001:db8::77"));
+    assert_eq!(sent(&mut t).len(), 0);
+    t.set_now(Now(1_015_000));
+    t.on_frame(&Vnet::default(), &solicit("2001:db8::2", "2001:db8::77"));
+    assert_eq!(sent(&mut t).len(), 1);
 }

@@ -526,6 +526,37 @@ fn system_calls_per_request() {
     assert!(calls.discard <= 100 && calls.view <= 5, "{calls:?}");
 }
 
+// [TCP-37] Short segments of one batch go to the socket together, but for the first.
+#[test]
+fn short_segments_of_a_batch_are_gathered() {
+    let mut w = World::new();
+    let s = w.connected(Behaviour::default());
+    let data = payload(40 + 5000 + 4000);
+    let mut at = G + 1;
+    let mut cut = |lengths: &[usize]| -> Vec<_> {
+        let cut = |n: &usize| {
+            let from = (at - G - 1) as usize;
+            at += u32::try_from(*n).unwrap();
+            seg(ACK | PSH, G + 1 + u32::try_from(from).unwrap(), US + 1).data(&data[from..from + n])
+        };
+        lengths.iter().map(cut).collect()
+    };
+    w.guest_sends(&cut(&[1; 40]));
+    assert_eq!((w.net.socks[s].taken(), w.net.socks[s].calls.send), (40, 2));
+    // A long one goes by itself, after what came before.
+    w.guest_sends(&cut(&[100, 100, 100, 4400, 100, 100, 100]));
+    assert_eq!((w.net.socks[s].taken(), w.net.socks[s].calls.send), (5040, 6));
+    // One that is missing is waited for, with what came before it in the socket.
+    let segments = cut(&[1000; 4]);
+    let [a, b, c, d] = &segments[..] else { unreachable!() };
+    w.guest_sends(&[a.clone(), b.clone(), d.clone()]);
+    assert_eq!(w.net.socks[s].taken(), 7040);
+    w.guest_sends(&[c.clone(), seg(FIN | ACK, at, US + 1)]);
+    w.wait(S);
+    assert_eq!(w.net.socks[s].peer_got, data);
+    assert!(w.net.socks[s].is_shut());
+}
+
 // [TCP-39] What waits in the backlog is acknowledged before the guest's stack repeats it (its tail
 // loss probe comes after some 8 ms), and long before it gives up on a peer that is only paused.
 // What is left is a closed window, which a guest probes for ever.

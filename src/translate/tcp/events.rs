@@ -70,6 +70,10 @@ impl Events {
     /// The timer is set to the end of the wait for segments that others have overtaken.
     pub const REORDER: Self = Self(1 << 30);
 
+    /// Data of the guest went to the socket in this batch, which took all of it: what follows in
+    /// short segments is gathered in the backlog until the batch ends.
+    pub const GATHER: Self = Self(1 << 31);
+
     /// True if all of `other` have happened.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -99,7 +103,7 @@ impl Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 31] = [
+        const NAMES: [&str; 32] = [
             "connecting",
             "synack-sent",
             "syn-sent",
@@ -131,6 +135,7 @@ impl std::fmt::Debug for Events {
             "probe",
             "probed",
             "reorder",
+            "gather",
         ];
         let set = (0u32..).zip(NAMES).filter(|(n, _)| self.0 >> n & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()

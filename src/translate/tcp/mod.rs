@@ -6,8 +6,9 @@
 //! RFC state machine but a set of observed [`Events`], because what is to be done depends on what
 //! was seen and not on who closed first [TCP-11].
 //!
-//! **Guest to peer.** Payload goes straight from the frame to the socket. What the socket does
-//! not take waits in the flow's backlog, and the window we offer is a promise on the backlog
+//! **Guest to peer.** Payload goes straight from the frame to the socket, but for short segments
+//! that come in one batch: after the first they go together. What the socket does not take waits
+//! in the flow's backlog, and the window we offer is a promise on the backlog
 //! pool, so nothing inside it is ever dropped (`receive.rs`, `ack.rs`). While data waits, the
 //! right edge stays where it is: the kernel sees a full socket and grows its buffer, and once it
 //! has drained, most data passes without the detour.

@@ -10,6 +10,12 @@ use crate::wire::{SackBlock, Segment, TcpFlags};
 /// Chunks of backlog handed to the socket at a time.
 const DRAIN_SLICES: usize = 64;
 
+/// Longest payload that is gathered: a copy costs less than a call for each up to here.
+const SHORT: usize = 2048;
+
+/// What is gathered at most before it is handed to the socket.
+const GATHERED: u32 = 64 * 1024;
+
 impl Tcp {
     /// A segment from the guest. Acknowledging it and sending on are left to
     /// [`Tcp::on_batch_end`], which must follow once per batch of segments.
@@ -33,6 +39,10 @@ impl Tcp {
         if !self.events.has(Events::ESTABLISHED) {
             return Verdict::Keep;
         }
+        let verdict = self.flush(io);
+        if verdict != Verdict::Keep {
+            return verdict;
+        }
         if !self.discard(io, false) {
             return self.reset(io);
         }
@@ -47,6 +57,15 @@ impl Tcp {
         }
         self.acknowledge_batch(io);
         self.finished(io)
+    }
+
+    /// Hands the socket what was gathered, if anything.
+    fn flush<O: FrameOut, N: TcpSockets>(&mut self, io: &mut Io<'_, O, N>) -> Verdict {
+        if !self.events.has(Events::GATHER) {
+            return Verdict::Keep;
+        }
+        self.events.clear(Events::GATHER);
+        if self.backlog.is_empty() { Verdict::Keep } else { self.drain(io) }
     }
 
     /// The socket can take more: hands it the backlog.
@@ -162,7 +181,15 @@ impl Tcp {
         data: &[u8],
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
-        let direct = self.backlog.is_empty();
+        let hole = self.has_hole();
+        let gathers = !hole && self.may_gather(data, io.pool);
+        if !gathers && !hole {
+            let verdict = self.flush(io);
+            if verdict != Verdict::Keep {
+                return verdict;
+            }
+        }
+        let direct = !gathers && self.backlog.is_empty();
         let sent = if direct {
             match io.net.send(self.sock, &[IoSlice::new(data)]) {
                 Sent::Bytes(n) => n,
@@ -171,7 +198,9 @@ impl Tcp {
         } else {
             0
         };
-        let hole = self.has_hole();
+        if direct && sent == data.len() {
+            self.events.set(Events::GATHER);
+        }
         if hole {
             io.pool.pass(&mut self.backlog, sent);
         }
@@ -192,6 +221,15 @@ impl Tcp {
             }
         }
         Verdict::Keep
+    }
+
+    /// True if `data` can wait for the end of the batch.
+    fn may_gather(&mut self, data: &[u8], pool: &mut Pool) -> bool {
+        let len = self.backlog.len();
+        self.events.has(Events::GATHER)
+            && data.len() <= SHORT
+            && len < GATHERED
+            && self.secure(len.saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX)), pool)
     }
 
     /// Appends to the backlog what was promised; returns how much.

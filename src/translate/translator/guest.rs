@@ -188,9 +188,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             && !seg.flags.has(TcpFlags::RST)
         {
             self.open_tcp(hash, (ours, guest), &seg, marks(packet));
-        } else {
+        } else if self.resets.spend(self.now) {
             let (_, mut io) = self.split();
             tcp::answer_stray(packet, &seg, &mut io);
+        } else {
+            self.drops.count(DropReason::AnswerLimit);
         }
     }
 

@@ -23,6 +23,7 @@ mod settle;
 mod spliced;
 mod unanswered;
 
+use super::allowance::Allowance;
 use super::fragmenter::Fragmenter;
 use super::gather::Gather;
 use super::reassembly::Reassembly;
@@ -43,6 +44,10 @@ pub use settle::FlowKind;
 
 /// Flows of one batch of frames; a batch that touches more is ended early.
 const BATCH: usize = 64;
+
+/// Answers of one kind that we give by ourselves, in a millisecond and at once.
+const ANSWERS_PER_MS: u64 = 1;
+const ANSWERS_AT_ONCE: u64 = 1000;
 
 /// Bytes that spliced flows copy at a time; at least the longest datagram.
 const BUFFER: usize = 64 << 10;
@@ -103,6 +108,10 @@ pub struct Translator<O, N> {
     drops: Drops,
     reply: Reply,
     logged: Logged,
+    /// How many answers of our own the guest may have: those of services, and resets for segments of
+    /// no connection.
+    answers: Allowance,
+    resets: Allowance,
     /// What spliced flows copy through; see [`Translator::buffer`].
     buf: Box<[u8]>,
     /// Datagrams of the present batch of frames that are yet to be sent.
@@ -156,6 +165,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             drops: Drops::default(),
             reply: Reply::default(),
             logged: Logged::default(),
+            answers: Allowance::new(ANSWERS_PER_MS, ANSWERS_AT_ONCE),
+            resets: Allowance::new(ANSWERS_PER_MS, ANSWERS_AT_ONCE),
             buf: vec![0; BUFFER].into_boxed_slice(),
             gather: Gather::new(),
             touched: Vec::with_capacity(BATCH),

@@ -29,6 +29,9 @@ pub(super) struct Logged {
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     pub(super) fn on_arp(&mut self, data: &[u8]) {
+        if !self.may_answer() {
+            return;
+        }
         let (resolve, is_known) = (|a| self.neighbours.mac_of(a), |a| self.neighbours.is_known(a));
         let outcome = arp::respond(&self.lease, data, resolve, is_known, &mut self.reply);
         self.on_service(outcome);
@@ -36,6 +39,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     pub(super) fn on_ndp(&mut self, frame: &Frame<'_>, packet: &Packet<'_>) {
         let Some(src) = packet.src.v6() else { return };
+        if !self.may_answer() {
+            return;
+        }
         let request =
             ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
         if let Some(address) = ndp::tentative(&request) {
@@ -61,7 +67,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let payload = datagram.payload;
         let offered = match (packet.src.v4(), packet.src.v6(), packet.dst.v6()) {
             (Some(src), ..) if datagram.dst_port == wire::dhcp::SERVER_PORT => {
-                if self.offered.dhcp {
+                if self.offered.dhcp && self.may_answer() {
                     let request = dhcp::Request { eth_src: frame.src, src, payload };
                     let outcome = dhcp::respond(&self.lease, &request, &mut self.reply);
                     log::debug!("DHCP request of {}: {outcome:?}", frame.src);
@@ -74,7 +80,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 self.offered.dhcp
             }
             (None, Some(src), Some(dst)) if datagram.dst_port == wire::dhcpv6::SERVER_PORT => {
-                if self.offered.dhcpv6 {
+                if self.offered.dhcpv6 && self.may_answer() {
                     let request = dhcpv6::Request { eth_src: frame.src, src, dst, payload };
                     let outcome = dhcpv6::respond(&self.lease, &request, &mut self.reply);
                     log::debug!("DHCPv6 request of {}: {outcome:?}", frame.src);
@@ -95,6 +101,15 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             self.drops.count(DropReason::NoService);
         }
         true
+    }
+
+    /// False, and counted, if the guest has had more answers of ours than anybody needs.
+    fn may_answer(&mut self) -> bool {
+        let may = self.answers.spend(self.now);
+        if !may {
+            self.drops.count(DropReason::AnswerLimit);
+        }
+        may
     }
 
     /// Makes the guest speak, so that its Ethernet address is known [ADDR-10].

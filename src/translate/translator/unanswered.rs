@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use super::Translator;
 use super::settle::Flow;
 use crate::flow::DropReason;
+use crate::translate::allowance::Allowance;
 use crate::translate::{DatagramSockets, FrameOut, Now, SpliceSockets, TcpSockets, Verdict};
 
 /// How many flows are looked at to end one; if all were used meanwhile, the next one ends.
@@ -31,9 +32,8 @@ const AT_ONCE: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct Unanswered {
     slots: VecDeque<u32>,
-    /// How many may end now, as of a time in milliseconds.
-    left: u64,
-    at: u64,
+    /// How many may end now.
+    left: Allowance,
     /// By slot: when its flow was used last, as far as known; 0 if it is not listed.
     used: Vec<u32>,
 }
@@ -45,17 +45,7 @@ impl Unanswered {
     /// A list for a table of `flows` slots.
     pub(super) fn new(flows: usize) -> Self {
         let slots = VecDeque::with_capacity(flows);
-        Self { slots, left: AT_ONCE, at: 0, used: vec![0; flows] }
-    }
-
-    /// True if a flow may end now, which counts.
-    fn spend(&mut self, now: Now) -> bool {
-        let gained = now.ms().saturating_sub(self.at).saturating_mul(PER_MS);
-        self.at = now.ms();
-        self.left = self.left.saturating_add(gained).min(AT_ONCE);
-        let any = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        any
+        Self { slots, left: Allowance::new(PER_MS, AT_ONCE), used: vec![0; flows] }
     }
 
     /// Lists the flow in this slot, unless it is listed.
@@ -90,7 +80,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     /// Ends a flow that nobody has answered, one that was not used for long; false if there is
     /// none, or if too many have ended just now.
     pub(super) fn make_room(&mut self) -> bool {
-        if !self.unanswered.spend(self.now) {
+        if !self.unanswered.left.spend(self.now) {
             return false;
         }
         // It may be for a flow that was not used for long.
@@ -118,15 +108,6 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    // [UDP-14] Not more than so many in a time.
-    #[test]
-    fn only_so_often() {
-        let at = |ms: u64| Now(ms * 1000);
-        let mut list = Unanswered::new(4);
-        let mut all = |ms| (0..5000).take_while(|_| list.spend(at(ms))).count();
-        assert_eq!([all(7), all(7), all(8), all(10), all(9000)], [1000, 0, 4, 8, 1000]);
-    }
 
     // [UDP-14] Each slot once; the time that was noted tells whether a flow was used since.
     #[test]
