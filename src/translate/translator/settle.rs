@@ -60,7 +60,7 @@ const _: () = assert!(size_of::<Option<Flow>>() <= 256);
 
 // All that a flow takes outside the pool [TCP-98].
 const LISTS: usize = AGAIN_ENTRY + UNANSWERED_ENTRY;
-const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + LISTS <= 264);
+const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + LISTS <= 256);
 
 impl Flow {
     /// The flow's key in the index; `None` for one that only events of its sockets concern.
