@@ -16,6 +16,8 @@
     unreachable_pub
 )]
 
+#[path = "sim/datagrams.rs"]
+mod datagrams;
 #[path = "sim/link.rs"]
 mod link;
 #[path = "sim/net.rs"]
@@ -29,6 +31,8 @@ mod watch;
 #[path = "sim/world.rs"]
 mod world;
 
+#[path = "sim/closed_ports.rs"]
+mod closed_ports;
 #[path = "sim/closing.rs"]
 mod closing;
 #[path = "sim/download.rs"]

@@ -53,7 +53,7 @@ reasons! {
     Disabled = "protocol-disabled",
     /// Malformed transport header.
     BadTransport = "bad-transport-header",
-    /// An ICMP message other than echo request.
+    /// An ICMP message other than an echo request, or a report about a datagram of a flow.
     IcmpType = "icmp-type",
     /// Malformed or refused message of ARP, neighbour discovery, DHCP or DHCPv6.
     BadService = "bad-service-message",

@@ -14,6 +14,11 @@
 //! conversation [UDP-10], and at once, as it were, when every query for a name was answered: clients
 //! use a port for each. The deadline follows from the last activity and is not moved per packet;
 //! whoever keeps the timers looks again when an entry comes up early.
+//!
+//! A flow also ends when the guest reports that nobody has its port any more [UDP-12]: then the host's
+//! kernel has no socket for what the peer sends next, and tells it so, as we cannot. Where a port is
+//! forwarded the listening socket stays, and the peer hears nothing; if it goes on sending, it gets
+//! a flow again. So that this does not happen for each datagram, such a flow stays for a moment.
 
 pub use super::idle::Timeouts;
 use super::{
@@ -38,6 +43,9 @@ const DNS: u16 = 53;
 /// How long a flow whose queries were all answered waits for another one, milliseconds.
 const ANSWERED_MS: u64 = 1000;
 
+/// How long a flow to a forwarded port of the guest stays when nobody has that port, milliseconds.
+const CLOSED_MS: u64 = 1000;
+
 /// Errors of the network that are passed on at a time.
 const MAX_REPORTS: u32 = 16;
 
@@ -60,6 +68,8 @@ pub struct UdpFlow {
     idle: Idle,
     /// If these are queries for names: how many are not answered yet.
     unanswered: Option<u8>,
+    /// When it ends because nobody has the guest's port.
+    closed: Deadline,
     /// How what is sent travels.
     told: Told,
     /// What the socket will have.
@@ -203,6 +213,7 @@ impl UdpFlow {
             return Verdict::Keep;
         }
         self.idle.near(io.now);
+        self.closed = Deadline::NEVER;
         let queries = datagrams(payload.len(), segment);
         self.unanswered = self.unanswered.map(|n| n.saturating_add(queries));
         self.told.tell(self.sock, self.peer.addr.is_v4(), marks, io.net);
@@ -314,16 +325,26 @@ impl UdpFlow {
         }
     }
 
+    /// The guest reports that nobody has the port that the flow leads to [UDP-12].
+    pub fn on_closed_port(&mut self, now: Now) -> Verdict {
+        if self.local.is_none() {
+            return Verdict::Close;
+        }
+        self.closed = self.closed.min(Deadline::after(now, CLOSED_MS));
+        Verdict::Keep
+    }
+
     /// The deadline has passed, or may have.
     pub fn on_timer(&self, now: Now) -> Verdict {
         if self.end().is_due(now) { Verdict::Close } else { Verdict::Keep }
     }
 
     fn end(&self) -> Deadline {
-        match self.unanswered {
+        let idle = match self.unanswered {
             Some(0) => self.idle.within(ANSWERED_MS),
             _ => self.idle.deadline(),
-        }
+        };
+        idle.min(self.closed)
     }
 
     fn new(
@@ -341,6 +362,7 @@ impl UdpFlow {
             answers: None,
             idle: Idle::new(timeouts, now),
             unanswered: None,
+            closed: Deadline::NEVER,
             told: Told::new(),
             expect: Expect::default(),
             more: false,

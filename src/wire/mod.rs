@@ -12,6 +12,7 @@
 
 mod addr;
 pub mod checksum;
+mod closed_port;
 pub mod dhcp;
 pub mod dhcpv6;
 mod ether;
@@ -29,6 +30,7 @@ mod udp;
 mod vnet;
 
 pub use addr::{Addr, Endpoint};
+pub use closed_port::ClosedPort;
 pub use ether::{
     Body, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, IPV4_LEN, IPV6_LEN,
     Packet, ParseError, UDP_LEN, proto,

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::lab::{HOST4, HOST6, Lab, SOON, at, eventually, output_within};
 use crate::net::{connect, listen, pass, roundtrip, try_connect, udp};
 use crate::ns::Ns;
-use crate::udp::echo;
+use crate::udp::{echo, refused};
 
 const LO4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LO6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -200,6 +200,21 @@ fn datagrams_after_the_port_was_gone() {
             eventually("the port is free", NOTICED, || {
                 lab.host().enter(|| UdpSocket::bind("0.0.0.0:9500").is_ok())
             });
+        }
+    });
+}
+
+#[test]
+fn clients_of_a_port_that_was_closed_are_refused() {
+    // [UDP-12] [FWD-19] Also those that go on sending.
+    Lab::run(|lab| {
+        let guest = lab.guest("-t none -u auto -T none -U none");
+        for (any, host) in [(ANY4, HOST4), (ANY6, HOST6)] {
+            let client = udp(&lab.remote, at(any, 0));
+            let server = udp(&guest.ns, at(any, 9600));
+            ask(&client, at(host, 9600), &server);
+            drop(server);
+            refused(&client, at(host, 9600));
         }
     });
 }

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::lab::{
-    GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, output_within, unprivileged,
+    GATEWAY4, GATEWAY6, HOST4, HOST6, Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within,
+    unprivileged,
 };
 use crate::net::{pattern, udp};
 use crate::pasta::Guest;
@@ -153,8 +154,43 @@ fn closed_port_is_reported_to_the_guest() {
 }
 
 #[test]
+fn peers_are_refused_where_the_guests_socket_is_gone() {
+    // [UDP-12] By the host's kernel, as if the socket had been there. Others are not concerned.
+    Lab::run(|lab| {
+        let guest = lab.guest("-t none -u none -T none -U none");
+        for (remote, host) in [(REMOTE4, HOST4), (REMOTE6, HOST6)] {
+            let (one, two) = (at(remote, 7000), at(remote, 7001));
+            let server = udp(&lab.remote, two);
+            let other = udp(&guest.ns, at(any(remote), 5001));
+            // The port can be used again.
+            for _ in 0..2 {
+                let peer = udp(&lab.remote, one);
+                let client = udp(&guest.ns, at(any(remote), 5000));
+                assert_eq!(echo(&client, one, &peer, 100), host);
+                assert_eq!(echo(&client, two, &server, 100), host);
+                assert_eq!(echo(&other, two, &server, 100), host);
+                drop(client);
+                refused(&peer, at(host, 5000));
+                echo(&other, two, &server, 100);
+            }
+        }
+    });
+}
+
+/// Sends until the port is said to be closed.
+#[track_caller]
+pub(crate) fn refused(socket: &std::net::UdpSocket, to: std::net::SocketAddr) {
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    eventually("the port is closed", SOON, || {
+        let answer = socket.send(b"late").and_then(|_| socket.recv(&mut [0; 16]));
+        answer.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+}
+
+#[test]
 fn a_closed_port_of_the_guest_harms_nobody() {
-    // [UDP-12] What the guest says about it cannot be passed on; once it is open, it works.
+    // [UDP-12] What the guest says about a forwarded one cannot be passed on; once open, it works.
     Lab::run(|lab| {
         let guest = lab.guest("-u 5353 -t none -T none -U none");
         for host in [HOST4, HOST6] {

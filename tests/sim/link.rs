@@ -73,6 +73,10 @@ impl FrameOut for FakeLink {
 fn segment(head: &Head, payload: &[u8], out: &mut VecDeque<Vec<u8>>) {
     let headers = head.frame();
     let vnet = head.vnet();
+    if vnet.csum_offset == 6 {
+        // UDP, whose checksums are looked at elsewhere.
+        return out.push_back([headers, payload].concat());
+    }
     assert_eq!(usize::from(vnet.hdr_len), headers.len());
     assert!(vnet.needs_csum);
     let v6 = headers[12..14] == [0x86, 0xdd];

@@ -4,54 +4,18 @@
 use std::collections::BTreeMap;
 
 use passt::config::{Inward, Protocols};
-use passt::flow::{CHUNK, DropReason, FlowId, MAX_FLOWS, Pool};
-use passt::forward::{Destination, GuestAddrs};
+use passt::flow::{CHUNK, DropReason, MAX_FLOWS, Pool};
+use passt::forward::GuestAddrs;
 use passt::services::Offered;
 use passt::translate::tcp::Timeouts;
-use passt::translate::{
-    Bind, DatagramSockets, Expect, Gathered, HostError, MtuDiscovery, Now, Received, Report, Setup,
-    SockId, SpliceSockets, Train, Translator,
-};
-use passt::wire::{Addr, Body, Endpoint, Frame, Segment, TcpFlags, Vnet};
+use passt::translate::{HostError, Now, Setup, Translator};
+use passt::wire::{Addr, Body, Frame, Segment, TcpFlags, Vnet};
 
 use super::link::FakeLink;
 use super::net::{Behaviour, FakeNet, Outcome};
 use super::raw::{ACK, G, OPTIONS, RST, SYN};
 use super::rng::Rng;
 use super::world::{GUEST_MAC, lease};
-
-impl DatagramSockets for FakeNet {
-    fn open_udp(&mut self, _: FlowId, _: Bind, _: Endpoint) -> Result<SockId, HostError> {
-        Err(HostError::Exhausted)
-    }
-    fn open_ping(&mut self, _: FlowId, _: Destination) -> Result<SockId, HostError> {
-        Err(HostError::Exhausted)
-    }
-    fn send_datagram(&mut self, _: SockId, _: &[u8], _: u16) -> Result<(), HostError> {
-        Err(HostError::Exhausted)
-    }
-    fn receive_datagram(&mut self, _: SockId, _: &mut [u8]) -> Received {
-        Received::Empty
-    }
-    fn receive_trains(&mut self, _: SockId, _: &mut Expect) -> Gathered {
-        Gathered::Empty
-    }
-    fn train(&self, _: usize) -> Option<Train<'_>> {
-        None
-    }
-    fn take_report(&mut self, _: SockId, _: &mut [u8]) -> Option<Report> {
-        None
-    }
-    fn set_mark(&mut self, _: SockId, _: bool, _: u8) {}
-    fn set_ttl(&mut self, _: SockId, _: bool, _: u8) {}
-    fn set_mtu_discovery(&mut self, _: SockId, _: bool, _: MtuDiscovery) {}
-    fn path_mtu(&mut self, _: SockId, _: bool) -> Option<u32> {
-        None
-    }
-    fn close_datagram(&mut self, _: SockId) {}
-}
-
-impl SpliceSockets for FakeNet {}
 
 const POOL: usize = 8 << 20;
 

@@ -15,6 +15,7 @@ use passt::translate::{
 };
 use passt::wire::Endpoint;
 
+use super::datagrams::Datagrams;
 use super::rng::Rng;
 
 /// What becomes of a connection attempt.
@@ -333,6 +334,7 @@ pub struct FakeNet {
     pub report: Option<Report>,
     /// Readiness is not reported for the time being.
     pub silent: bool,
+    pub datagrams: Datagrams,
     pub rng: Rng,
 }
 
@@ -344,6 +346,7 @@ impl FakeNet {
             socks: Vec::new(),
             report: None,
             silent: false,
+            datagrams: Datagrams::default(),
             rng,
         }
     }

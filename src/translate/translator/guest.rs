@@ -13,8 +13,8 @@ use crate::translate::{
     DatagramSockets, FrameOut, Io, Marks, SpliceSockets, TcpSockets, Unopened, Verdict,
 };
 use crate::wire::{
-    Addr, Body, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq, TcpFlags, Vnet,
-    proto,
+    Addr, Body, ClosedPort, Datagram, Endpoint, Frame, Gso, Packet, ParseError, Segment, Seq,
+    TcpFlags, Vnet, proto,
 };
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
@@ -132,7 +132,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
 
     fn on_icmp(&mut self, packet: &Packet<'_>) {
         let Some(echo) = ping::request_id(packet.protocol, packet.transport) else {
-            return self.drops.count(DropReason::IcmpType);
+            return self.on_closed_port(packet);
         };
         if packet.dst.is_multicast() {
             return self.drops.count(DropReason::Multicast);
@@ -143,6 +143,20 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         let (flows, mut io) = self.split();
         let Some(Flow::Ping(flow)) = flows.get_mut(id) else { return };
         let verdict = flow.on_guest(packet.transport, marks(packet), &mut io);
+        self.settle(id, verdict);
+    }
+
+    /// The guest may report that nobody has the port that a flow leads to [UDP-12]. That is said of
+    /// one flow alone: a program may have connected the port to another peer.
+    fn on_closed_port(&mut self, packet: &Packet<'_>) {
+        let closed = ClosedPort::parse(packet).and_then(|ClosedPort { src, dst }| {
+            self.lookup(&Tuple { protocol: proto::UDP, ours: src, guest: dst }).1
+        });
+        let Some(id) = closed else { return self.drops.count(DropReason::IcmpType) };
+        // What came from the port before is still to leave.
+        self.send_gathered();
+        let Some(Flow::Udp(flow)) = self.flows.get_mut(id) else { return };
+        let verdict = flow.on_closed_port(self.now);
         self.settle(id, verdict);
     }
 
