@@ -12,7 +12,7 @@ use crate::wire::Endpoint;
 /// the host, leads; `None` if it takes the link.
 ///
 /// That is the case too where the rule names an address, and as long as the guest has none that
-/// could be used: a link-local one would need the name of a link.
+/// could be used: a link-local one of IPv6 would need the name of a link.
 pub fn spliced_in(
     how: Inward,
     guest: &GuestAddrs,
@@ -25,7 +25,7 @@ pub fn spliced_in(
     if how == Inward::Loopback && local.addr.is_loopback() {
         return Some(Endpoint::new(local.addr, to.port));
     }
-    let addr = guest.reached_from(local.addr).filter(|addr| !addr.is_link_local())?;
+    let addr = guest.reached_from(local.addr).filter(|a| a.is_v4() || !a.is_link_local())?;
     Some(Endpoint::new(addr, to.port))
 }
 
@@ -77,6 +77,17 @@ mod tests {
         assert_eq!(into(Inward::Address, &guest, "::1", "::1"), None);
         guest.learn(addr("fe80::99"));
         assert_eq!(into(Inward::Address, &guest, "::1", "::1"), None);
+    }
+
+    // [SPLICE-2] [ADDR-5] A link-local address of IPv4 is one like any other: guests without a network
+    // have no other.
+    #[test]
+    fn inwards_to_a_link_local_address() {
+        let local = Lease { addr4: "169.254.2.1".parse().unwrap(), ..lease() };
+        let guest = GuestAddrs::new(&local, false, false);
+        let go = |peer, local| into(Inward::Address, &guest, peer, local);
+        assert_eq!(go("127.0.0.1", "127.0.0.1").unwrap(), "169.254.2.1:80");
+        assert_eq!(go("169.254.2.1", "169.254.2.1"), None);
     }
 
     // [FWD-5] [FWD-4] The same loopback address, if one was used.

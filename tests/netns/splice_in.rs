@@ -9,7 +9,7 @@ use std::process::Stdio;
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    GATEWAY4, HOST4, HOST6, Helper, Lab, REMOTE4, SOON, at, eventually, output_within,
+    GATEWAY4, HOST4, HOST6, Helper, Lab, REMOTE4, SOON, at, eventually, ip, output_within,
 };
 use crate::net::{accept, connect, listen, pass, roundtrip, try_connect, udp};
 use crate::pasta::children;
@@ -50,6 +50,23 @@ fn arrives_at_the_address_of_the_namespace() {
             let (_, peer) = server.recv_from(&mut [0; 16]).unwrap();
             assert_eq!(peer.port(), client.local_addr().unwrap().port(), "the port is kept");
         }
+    });
+}
+
+#[test]
+fn arrives_there_on_a_host_without_network() {
+    // [SPLICE-2] [ADDR-5] [NL-7]: the address is a link-local one
+    Lab::run(|lab| {
+        ip("link del up0");
+        let guest = lab.guest(PORTS);
+        let own = IpAddr::from([169, 254, 2, 1]);
+        let server = listen(&guest.ns, at(ANY4, 80));
+        let (_near, far) = roundtrip(&lab.host(), at(LO4, 8080), &server);
+        assert_eq!(far.peer_addr().unwrap().ip(), own);
+        assert_eq!(far.local_addr().unwrap().ip(), own);
+        let server = udp(&guest.ns, at(ANY4, 80));
+        let client = udp(&lab.host(), at(LO4, 0));
+        assert_eq!(echo(&client, at(LO4, 8080), &server, 100), own);
     });
 }
 
