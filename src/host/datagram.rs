@@ -9,7 +9,8 @@ use super::answers;
 use super::cmsg::Control;
 use super::early::{self, Early};
 use super::errors;
-use super::net::{Net, bind, classify, classify_io, connect, family, option, set_option, socket};
+use super::ip_option::IpOption;
+use super::net::{Net, bind, classify, classify_io, connect, family, set_option, socket};
 use super::outbound::bind_freely;
 use super::trains::UDP_GRO;
 use crate::flow::FlowId;
@@ -123,38 +124,22 @@ impl DatagramSockets for Net {
 
     fn set_ttl(&mut self, s: SockId, v4: bool, ttl: u8) {
         super::tcp::limit_hops(s.0, v4, ttl);
-        let (level, name) = if v4 {
-            (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL)
-        } else {
-            (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS)
-        };
         // Without it the datagram leaves with the host's default.
-        let _ = set_option(s.0, level, name, ttl.into());
+        let _ = IpOption::MULTICAST_TTL.set(s.0, v4, ttl.into());
     }
 
     fn set_mtu_discovery(&mut self, s: SockId, v4: bool, how: MtuDiscovery) {
-        // Both families have the same values.
         let value = match how {
             MtuDiscovery::Want => libc::IP_PMTUDISC_WANT,
             MtuDiscovery::Probe => libc::IP_PMTUDISC_PROBE,
             MtuDiscovery::Dont => libc::IP_PMTUDISC_DONT,
         };
-        let (level, name) = if v4 {
-            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
-        } else {
-            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
-        };
         // Without it the kernel decides, as for most programs.
-        let _ = set_option(s.0, level, name, value);
+        let _ = IpOption::MTU_DISCOVER.set(s.0, v4, value);
     }
 
     fn path_mtu(&mut self, s: SockId, v4: bool) -> Option<u32> {
-        let (level, name) = if v4 {
-            (libc::IPPROTO_IP, libc::IP_MTU)
-        } else {
-            (libc::IPPROTO_IPV6, libc::IPV6_MTU)
-        };
-        option(s.0, level, name).ok().and_then(|mtu| u32::try_from(mtu).ok())
+        IpOption::MTU.value(s.0, v4).ok().and_then(|mtu| u32::try_from(mtu).ok())
     }
 
     fn close_datagram(&mut self, s: SockId) {
@@ -201,13 +186,8 @@ impl Net {
 /// Asks for what is wanted with each datagram. Where the kernel has none of it, datagrams come one
 /// by one, and without marks.
 fn prepare(fd: i32, v4: bool) {
-    let ip = if v4 {
-        [(libc::IPPROTO_IP, libc::IP_RECVTOS), (libc::IPPROTO_IP, libc::IP_RECVTTL)]
-    } else {
-        [(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS), (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT)]
-    };
-    for (level, name) in ip {
-        let _ = set_option(fd, level, name, 1);
+    for option in [IpOption::RECV_TOS, IpOption::RECV_TTL] {
+        let _ = option.set(fd, v4, 1);
     }
     errors::enable(fd, v4);
     // The kernel cuts it to what anybody may have: bursts wait here while we are busy.

@@ -6,7 +6,7 @@
 use std::io;
 
 use super::cmsg::{Control, Message, Plain};
-use super::net::set_option;
+use super::ip_option::IpOption;
 use super::sockaddr::SockAddr;
 use crate::translate::Report;
 use crate::wire::IcmpMessage;
@@ -28,12 +28,7 @@ unsafe impl Plain for Extended {}
 
 /// Makes the kernel queue errors. Without it only some show, as errors of calls.
 pub(super) fn enable(fd: i32, v4: bool) {
-    let (level, name) = if v4 {
-        (libc::IPPROTO_IP, libc::IP_RECVERR)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
-    };
-    let _ = set_option(fd, level, name, 1);
+    let _ = IpOption::RECV_ERR.set(fd, v4, 1);
 }
 
 /// Takes the oldest error of a socket that came as an ICMP message; what the message quotes of the
@@ -71,7 +66,7 @@ pub(super) fn take(fd: i32, quoted: &mut [u8]) -> Option<Report> {
 
 /// The extended error among the control messages.
 fn extended<'a>(messages: impl Iterator<Item = Message<'a>>) -> Option<Extended> {
-    let kinds = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+    let kinds = [true, false].map(|v4| IpOption::RECV_ERR.of(v4));
     // An IPv4 address is shorter than there is room for.
     messages.filter(|m| kinds.contains(&m.kind)).last().map(|m| m.value())
 }

@@ -11,6 +11,7 @@ mod early;
 mod errors;
 mod info;
 mod inside;
+mod ip_option;
 mod listener;
 mod listeners;
 mod net;

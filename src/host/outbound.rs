@@ -11,6 +11,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use thiserror::Error;
 
+use super::ip_option::IpOption;
 use super::net::{Net, bind, connect, family, set_option, socket};
 use crate::config::Outbound;
 use crate::forward::{Destination, Via};
@@ -205,10 +206,5 @@ pub(super) fn bind_to_device(fd: i32, name: &str) -> io::Result<()> {
 
 /// Lets a socket be bound to an address that is not ours [FWD-16].
 pub(super) fn bind_freely(fd: i32, v4: bool) -> io::Result<()> {
-    let (level, name) = if v4 {
-        (libc::IPPROTO_IP, libc::IP_FREEBIND)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND)
-    };
-    set_option(fd, level, name, 1)
+    IpOption::FREEBIND.set(fd, v4, 1)
 }

@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd as _;
 
+use super::ip_option::IpOption;
 use super::net::{Net, classify, classify_io, family, set_option, socket, take_error};
 use super::{errors, info};
 use crate::flow::FlowId;
@@ -177,19 +178,12 @@ pub(super) fn prepare(fd: i32, peek_off: bool) {
 
 /// Marks what a socket sends. A kernel that refuses leaves it as it was: marks are a wish.
 pub(super) fn mark(fd: i32, v4: bool, tos: u8) {
-    let (level, name) =
-        if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
-    let _ = set_option(fd, level, name, tos.into());
+    let _ = IpOption::TOS.set(fd, v4, tos.into());
 }
 
 /// Limits how far it gets what a socket sends; likewise.
 pub(super) fn limit_hops(fd: i32, v4: bool, hops: u8) {
-    let (level, name) = if v4 {
-        (libc::IPPROTO_IP, libc::IP_TTL)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
-    };
-    let _ = set_option(fd, level, name, hops.into());
+    let _ = IpOption::TTL.set(fd, v4, hops.into());
 }
 
 /// Makes the next close send RST [TCP-20].
