@@ -11,7 +11,7 @@
 //! * [`splice`]: loopback to loopback;
 //! * [`bulk`]: throughput, loss, slow readers; these take seconds each;
 //! * [`far`]: long and lossy paths, over a [`relay`]; [`guest_link`]: a guest behind one;
-//! * [`stream`], [`qemu`]: passt, and a [`machine`] behind its socket;
+//! * [`stream`], [`qemu`]: passt, and a [`machine`] behind its socket; [`unplugged`]: nobody there;
 //! * [`many`], [`many_udp`]: thousands of connections ([`crowd`]) and of flows of datagrams, and what happens where there
 //!   can be no more;
 //! * [`life`], [`logging`], [`capture`]: start and end in odd surroundings; what is told, and where;
@@ -64,6 +64,7 @@ mod tap;
 mod tcp;
 mod udp;
 mod unable;
+mod unplugged;
 mod uplink;
 mod walls;
 mod web;
