@@ -100,7 +100,7 @@ mod tests {
     const A: Head = Head { id: FlowId { index: 1, generation: 0 }, marks: MARKS };
     const B: Head = Head { id: FlowId { index: 2, generation: 0 }, marks: MARKS };
 
-    // [UDP-8] A train has datagrams of one flow, with the same marks and length, but for a shorter
+    // [UDP-8] [L2-10] A train has datagrams of one flow, with the same marks and length, but for a shorter
     // last one.
     #[test]
     fn only_equals_are_gathered() {

@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    // [L2-2] Other EtherTypes, VLAN included, are not ours.
+    // [L2-2] [TAP-16] Other EtherTypes, VLAN included, are not ours; [TAP-11] nor is what has none.
     #[test]
     fn other_ethertypes() {
         let mut frame = v4(28, 0, 5, &[0; 8]);

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within};
+use crate::lab::{HOST4, Lab, REMOTE4, REMOTE6, SOON, at, eventually, output_within};
+use crate::machine::{Raw, arp};
 use crate::net::{accept, connect, listen, pass, pattern, roundtrip, udp};
 use crate::pasta::QUIET;
 use crate::stream::exchange;
@@ -127,6 +128,43 @@ fn segments_of_a_machine_are_shown_one_by_one() {
         let longest = frames.iter().map(|f| f.data.len()).max().unwrap();
         assert!(frames.len() > 2000 && longest == 1514, "{} {longest}", frames.len());
         tcpdump(&path);
+    });
+}
+
+#[test]
+fn frames_of_a_machine_are_shown_as_it_sent_and_got_them() {
+    // [L2-14] [TAP-16] without their lengths; also those that nobody understands, which are
+    // answered by nobody, and not those that never left
+    Lab::run(|lab| {
+        let path = lab.dir().join("pcap");
+        let (mut passt, socket) = lab.passt(&format!("--pcap {} -u 8053:53", path.display()));
+        let client = udp(&lab.remote, at(REMOTE4, 0));
+        client.send_to(b"nobody is there", at(HOST4, 8053)).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let mut guest = Raw::connect(&socket);
+        let mut sent = vec![arp()];
+        for ethertype in [[0x88, 0xcc], [0x81, 0], [0x88, 0xa8], [0x88, 0x63], [0, 46]] {
+            let mut other = arp();
+            other[12..14].copy_from_slice(&ethertype);
+            sent.push(other);
+        }
+        sent.push(arp()[..14].to_vec());
+        sent.push(arp());
+        for frame in &sent {
+            guest.send(frame);
+        }
+        let mut got = Vec::new();
+        let replies = |got: &[Vec<u8>]| got.iter().filter(|f| f[20..22] == [0, 2]).count();
+        while replies(&got) < 2 {
+            got.push(guest.receive().unwrap());
+        }
+        passt.signal(Signal::SIGTERM);
+        assert_eq!(passt.wait(SOON).code(), Some(0));
+        got.extend(std::iter::from_fn(|| guest.receive()));
+        assert_eq!(replies(&got), 2);
+        let frames = read(&path).into_iter().map(|f| f.data);
+        let (from_us, from_guest): (Vec<_>, Vec<_>) = frames.partition(|f| f[6..8] == [0x9a, 0x55]);
+        assert_eq!((from_guest, from_us), (sent, got));
     });
 }
 

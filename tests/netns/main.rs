@@ -16,6 +16,7 @@
 //!   can be no more;
 //! * [`life`], [`logging`], [`capture`]: start and end in odd surroundings; what is told, and where;
 //! * [`uplink`], [`neighbours`]: changes of the host's network while running;
+//! * [`device`]: the tap device, down, gone, or with more than a turn takes;
 //! * [`offload`]: every level of offloads; [`memory`]: nothing is allocated while running;
 //! * [`walls`]: the running process seen from outside; [`attacks`]: a guest that wants all we have;
 //! * [`rootless`]: an ordinary user in the machine's own network namespace.
@@ -28,6 +29,7 @@ mod bulk;
 mod capture;
 mod config;
 mod crowd;
+mod device;
 mod dhcp_clients;
 mod dscp;
 mod far;

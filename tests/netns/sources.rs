@@ -451,15 +451,17 @@ fn what_is_not_forwarded_is_counted() {
 
 #[test]
 fn a_guest_that_changes_its_mac_address_is_reached() {
-    // [ADDR-9] with its next frame
+    // [ADDR-9] [TAP-9] with its next frame; and who wants to know is told
     Lab::run(|lab| {
-        let guest = lab.guest(FORWARD);
+        let guest = lab.guest(&format!("{FORWARD} --debug"));
         let server = listen(&guest.ns, at(ANY6, 8080));
         roundtrip(&lab.remote, at(HOST4, 8080), &server);
         guest.run("ip link set up0 address 02:77:77:77:77:77");
         let outside = udp(&lab.remote, at(REMOTE4, 7000));
         echo(&udp(&guest.ns, at(HOST4, 0)), at(REMOTE4, 7000), &outside, 10);
         roundtrip(&lab.remote, at(HOST4, 8080), &server);
+        let told = "the guest's Ethernet address is 02:77:77:77:77:77";
+        assert_eq!(guest.pasta.stderr().matches(told).count(), 1, "{}", guest.pasta.stderr());
     });
 }
 

@@ -127,7 +127,7 @@ fn bulk_transfers_lose_nothing() {
 
 #[test]
 fn a_guest_that_does_not_read_loses_nothing_of_a_stream() {
-    // [TAP-4] [W-41] [T-32]: bounded memory, others go on, datagrams are lost and TCP is not
+    // [TAP-4] [L2-13] [W-41] [T-32]: bounded memory, others go on, datagrams are lost and TCP is not
     Lab::run(|lab| {
         let (passt, socket) = lab.passt("-t 8080:80 -u 8053:53");
         let mut guest = lab.machine("vm", 1500);

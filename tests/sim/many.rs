@@ -355,7 +355,7 @@ fn ten_thousand_stalled_flows() {
     assert_eq!(h.t.pool().available(), POOL);
 }
 
-// [FLOW-15] [FLOW-16] Segments of more flows than a batch holds, in turns: each flow's arrive in order, and
+// [FLOW-15] [FLOW-16] [L2-10] Segments of more flows than a batch holds, in turns: each flow's arrive in order, and
 // each is acknowledged once the batch is over.
 #[test]
 fn a_batch_of_many_flows() {

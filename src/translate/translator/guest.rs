@@ -32,7 +32,8 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 });
             }
         };
-        if !frame.src.is_multicast() {
+        if frame.src != self.guest_mac && !frame.src.is_multicast() {
+            log::debug!("the guest's Ethernet address is {}", frame.src);
             self.guest_mac = frame.src;
         }
         match frame.body {
