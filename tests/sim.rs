@@ -49,6 +49,8 @@ mod handshake;
 mod inbound;
 #[path = "sim/ingress.rs"]
 mod ingress;
+#[path = "sim/local.rs"]
+mod local;
 #[path = "sim/loss.rs"]
 mod loss;
 #[path = "sim/many.rs"]

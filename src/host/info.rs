@@ -109,6 +109,33 @@ mod tests {
         assert!(send_buffer(c.as_raw_fd()) > 0);
     }
 
+    // [TCP-51] What a socket is said to have room for it takes, however it is cut: what is
+    // queued counts as the kernel counts it, with its overhead.
+    #[test]
+    fn free_space_is_taken() {
+        for segment in [100, 1400, 60_000] {
+            let l = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut c = TcpStream::connect(l.local_addr().unwrap()).unwrap();
+            let (_peer_that_does_not_read, _) = l.accept().unwrap();
+            c.set_nonblocking(true).unwrap();
+            c.set_nodelay(true).unwrap();
+            let (data, mut rounds) = (vec![0; 60_000], 0);
+            loop {
+                let mut free = usize::try_from(free_space(c.as_raw_fd())).unwrap();
+                if free == 0 {
+                    break;
+                }
+                rounds += 1;
+                while free > 0 {
+                    let n = free.min(segment);
+                    assert_eq!(c.write(&data[..n]).ok(), Some(n), "round {rounds}, {free} left");
+                    free -= n;
+                }
+            }
+            assert!(rounds > 0);
+        }
+    }
+
     // [TCP-101] Older kernels write less: each field is there or it is not.
     #[test]
     fn shorter_structures_of_older_kernels() {

@@ -78,7 +78,7 @@ macro_rules! paths {
         $(
             #[test]
             fn $name() {
-                // [D1]
+                // [D1] [TCP-53]
                 let profile = Profile::path(Duration::from_millis($rtt), $rate);
                 Lab::run_far(&profile, |lab, relay| path(lab, relay, $len));
             }

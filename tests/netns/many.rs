@@ -59,7 +59,7 @@ fn limited(lab: &Lab, limit: u16, options: &str) -> Guest {
 
 #[test]
 fn nineteen_thousand_connections_at_a_time() {
-    // [TCP-95] [TCP-86] [TCP-98] [FLOW-5]: one descriptor each, and little memory
+    // [TCP-95] [TCP-86] [TCP-98] [TCP-100] [FLOW-5]: one descriptor each, and little memory
     Lab::run(|lab| {
         let n = 19_000.min(descriptor_limit() - 500);
         for ns in [&lab.host(), &lab.remote] {
@@ -101,7 +101,7 @@ fn nineteen_thousand_connections_at_a_time() {
 
 #[test]
 fn ten_thousand_stalled_connections_stay_within_memory() {
-    // [D1] [TCP-98]: servers that do not read, then do; memory is bounded, nothing is lost
+    // [D1] [TCP-98] [TCP-99]: servers that do not read, then do; memory is bounded, nothing is lost
     const POOL: usize = 8 << 20;
     Lab::run(|lab| {
         let n = 10_000.min(descriptor_limit() - 500);

@@ -329,7 +329,7 @@ impl Filler {
     }
 }
 
-// [TCP-39] The property behind it, over many kinds of sockets, pools and guests: whatever fits a
+// [TCP-39] [TCP-50] [TCP-52] The property behind it, over many kinds of sockets, pools and guests: whatever fits a
 // window we offered arrives, with no repetition by the guest.
 #[test]
 fn offered_windows_are_kept() {
@@ -387,6 +387,35 @@ fn offered_windows_are_kept() {
         }
         w.guest_sends(&[seg(RST, G + 1 + data.len() as u32, 0)]);
         w.assert_clean();
+    }
+}
+
+// [TCP-54] Without memory for promises, what a full socket has room for again is not offered in
+// crumbs: nothing, or at least a segment, or half of what the socket ever holds.
+#[test]
+fn windows_are_not_silly() {
+    for (sndbuf, least) in [(20_000, 1460), (4000, 1000)] {
+        let mut w = World::with(1500, 0, 1);
+        let slow = Behaviour { sndbuf, peer_rcvbuf: 100, peer_read: 100, ..remote(0) };
+        let s = w.connected(slow);
+        let data = payload(60_000);
+        let mut fill = Filler::new();
+        fill.edge = sndbuf;
+        fill.run(&mut w, &data);
+        let mut windows = 0;
+        while w.net.socks[s].peer_got.len() < data.len() {
+            let before = fill.edge;
+            fill.note(&w.wait(MS));
+            if fill.edge != before {
+                let usable = fill.edge - fill.sent;
+                assert!(usable >= least, "{usable} bytes offered, of {sndbuf}");
+                windows += 1;
+            }
+            fill.run(&mut w, &data);
+            assert!(w.now < 3000 * S, "stuck at {}", fill.sent);
+        }
+        assert!(windows >= 2, "the socket was full");
+        assert_eq!(w.drops.get(DropReason::BeyondWindow), 0);
     }
 }
 
@@ -507,7 +536,7 @@ fn lost_acknowledgement_is_repeated() {
     assert!(!w.deadline_armed());
 }
 
-// A request and its response between the guest and a peer on this host: one send, one peek, and
+// [TCP-55] A request and its response between the guest and a peer on this host: one send, one peek, and
 // hardly anything else.
 #[test]
 fn system_calls_per_request() {

@@ -46,6 +46,8 @@ pub struct World {
     /// Timer calls made.
     pub timer_calls: u64,
     pub v6: bool,
+    /// What the guest connects to is on the host's loopback interface.
+    pub loopback: bool,
     tracing: bool,
     /// The guest breaks its own promises, so only ours are checked.
     pub hostile: bool,
@@ -111,6 +113,7 @@ impl World {
             ends: BTreeMap::new(),
             timer_calls: 0,
             v6: false,
+            loopback: false,
             tracing: std::env::var_os("SIM_TRACE").is_some(),
             hostile: false,
             watched: 0,
@@ -190,10 +193,11 @@ impl World {
             }
             let id = self.table.next_id().unwrap();
             let origin = self.origin();
+            let lo = Endpoint::new(addr("127.0.0.1"), ours.port);
             match Tcp::from_guest(
                 id,
                 (ours, guest),
-                Destination { to: ours, via: Via::Outside },
+                Destination { to: if self.loopback { lo } else { ours }, via: Via::Outside },
                 (&seg, Marks { ttl: packet.ttl, tos: packet.tos, df: packet.df }),
                 origin,
                 &mut io!(self),

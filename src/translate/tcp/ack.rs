@@ -27,7 +27,8 @@
 //! The right edge is what the socket has taken plus a promise on the backlog pool. The promise
 //! starts small and doubles while the guest uses it up, to at most [`MAX_PROMISE`] and to a
 //! fraction of what the pool has left. When the pool has nothing left, the socket's own free
-//! space is offered instead. The edge never moves back.
+//! space is offered instead, unless that would make the guest send crumbs. The edge never moves
+//! back.
 
 use super::{Events, Tcp};
 use crate::translate::{Deadline, FrameOut, Io, Now, TcpSockets};
@@ -277,7 +278,10 @@ impl Tcp {
             }
             if grant < MIN_PROMISE {
                 // Nothing to promise: offer what the socket itself can take.
-                grant = grant.max(io.net.free_space(self.sock).min(MAX_PROMISE));
+                let free = io.net.free_space(self.sock).min(MAX_PROMISE);
+                if free >= self.least_window(io.net.send_buffer(self.sock)) {
+                    grant = grant.max(free);
+                }
             }
             self.move_edge(taken.add(grant));
         } else if self.events.has(Events::GUEST_FIN) {
@@ -286,6 +290,14 @@ impl Tcp {
             io.pool.promise(self.promised, need);
             self.promised = need;
         }
+    }
+
+    /// The least room in a socket that is worth a window, and not the end of large segments: one
+    /// segment, or half of what a send buffer of this size holds (RFC 9293, 3.8.6.2.2) [TCP-54].
+    fn least_window(&self, send_buffer: u32) -> u32 {
+        // The kernel's own overhead takes half of the buffer. The window is rounded down.
+        let unit = 1u32 << self.ows;
+        u32::from(self.gmss).saturating_add(unit).min(send_buffer / 4)
     }
 
     /// Sets the right edge as the scaled window field can express it, never back.

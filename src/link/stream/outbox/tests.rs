@@ -41,7 +41,7 @@ fn fill(outbox: &mut Outbox, data: &[u8]) {
     outbox.payload().unwrap()[..data.len()].copy_from_slice(data);
 }
 
-// [TAP-2] [TCP-62] Trains of every size come out whole and in order, whatever the headers were
+// [TAP-2] [TCP-62] [TCP-89] Trains of every size come out whole and in order, whatever the headers were
 // before, and whatever waits before them.
 #[test]
 fn trains_are_spread_in_place() {
