@@ -750,7 +750,7 @@ fn a_forbidden_call_kills() {
     }
 }
 
-// [SANDBOX-11] [HAZ-2]
+// [SANDBOX-11] [HAZ-2] [LOG-9]
 #[test]
 fn what_the_loop_does_is_allowed() {
     let _turn = turn();
@@ -776,12 +776,15 @@ fn what_the_loop_does_is_allowed() {
         assert_eq!(blocks.len(), 22);
         let map: std::collections::HashMap<u8, Instant> = [(1, Instant::now())].into();
         assert_eq!(map.len(), 1);
-        write!(report, "fine").unwrap();
+        // What is said of an error, in the one language of the log.
+        write!(report, "fine; {}", nix::errno::Errno::ENOSPC.desc()).unwrap();
+        write!(report, "; {}", std::io::Error::from_raw_os_error(libc::EPERM)).unwrap();
         // With exit handlers, as the program does.
         std::process::exit(7);
     })
     .end();
-    assert_eq!(text, "fine");
+    let said = "fine; No space left on device; Operation not permitted (os error 1)";
+    assert_eq!(text, said);
     assert!(matches!(status, WaitStatus::Exited(_, 7)), "{status:?}");
 }
 

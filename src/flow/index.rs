@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    // [FLOW-9] The key decides the hash, and every part of the tuple counts.
+    // [FLOW-9] [FLOW-3] The key decides the hash, and every part of the tuple counts.
     #[test]
     fn hash_depends_on_key_and_every_field() {
         let ep = |a: u8, p| Endpoint::new(std::net::Ipv4Addr::new(192, 0, 2, a).into(), p);

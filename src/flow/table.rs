@@ -222,6 +222,7 @@ mod tests {
     }
 
     proptest! {
+        // [FLOW-6] [FLOW-7] Whatever comes and goes in whatever order.
         #[test]
         fn behaves_like_a_map(ops in proptest::collection::vec((any::<bool>(), 0usize..40), 0..400)) {
             let mut t = Table::new(30);

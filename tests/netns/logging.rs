@@ -328,7 +328,7 @@ fn messages_that_guests_cause_are_limited() {
 
 #[test]
 fn counters_are_printed() {
-    // [CLI-23]
+    // [CLI-23] [FLOW-19] while something happens, and not more often than is wanted
     Lab::run(|lab| {
         let server = listen(&lab.remote, at(REMOTE4, 7000));
         let command = lab.command(&format!("-f --stats 0 --config-net -q {QUIET} -t 8080:80"));
@@ -353,5 +353,14 @@ fn counters_are_printed() {
         let of = |name: &str| last[names.iter().position(|n| *n == name).unwrap()];
         assert!(of("tcp") >= 30 && of("link") >= 30 && of("tcp-l") >= 1, "{names:?} {last:?}");
         assert!(rows.windows(2).all(|two| two[0].iter().zip(&two[1]).all(|(a, b)| a <= b)));
+
+        let command = lab.command(&format!("-f --stats 3600 --config-net -q {QUIET}"));
+        let guest = lab.guest_raw(command);
+        for _ in 0..3 {
+            drop(roundtrip(&guest.ns, at(REMOTE4, 7000), &server));
+        }
+        let said = guest.pasta.stderr();
+        let numbers = |l: &&str| l.split_whitespace().all(|n| n.parse::<u64>().is_ok());
+        assert_eq!(said.lines().filter(numbers).count(), 1, "{said}");
     });
 }

@@ -141,7 +141,7 @@ fn ten_thousand_stalled_connections_stay_within_memory() {
 
 #[test]
 fn nothing_is_left_of_connections_in_quick_succession() {
-    // Over the link and past it, both ways. Set PASST_TESTS_SOAK to the number of seconds.
+    // [FLOW-7] Over the link and past it, both ways. Set PASST_TESTS_SOAK to the number of seconds.
     Lab::run(|lab| {
         const OUTSIDE: u16 = FIRST + 100;
         let time = soak().unwrap_or(Duration::from_secs(5));
@@ -334,7 +334,7 @@ fn only_ports_with_waiting_connections_are_looked_at() {
 
 #[test]
 fn refused_connections_leave_no_descriptors_and_no_messages() {
-    // [TCP-20] [FLOW-18]: to a guest that refuses, and to a port of the host that nobody serves
+    // [TCP-20] [FLOW-4] [FLOW-18]: to a guest that refuses, and to a port of the host that nobody serves
     Lab::run(|lab| {
         let last = FIRST + PORTS - 1;
         let ports = format!("{FIRST}-{last}");

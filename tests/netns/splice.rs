@@ -160,7 +160,7 @@ fn closed_at_once_after_a_lot_of_data() {
 
 #[test]
 fn stalled_reader_costs_nothing() {
-    // [SPLICE-9] [SPLICE-16 fix], with and without a half-close of the sender
+    // [SPLICE-9] [SPLICE-10] [SPLICE-16 fix], with and without a half-close of the sender
     Lab::run(|lab| {
         each_way(lab, |way| {
             for close in [false, true] {
@@ -242,7 +242,7 @@ fn resets_are_passed_on() {
 
 #[test]
 fn only_loopback_is_joined() {
-    // [SPLICE-1]: the guest's own address is not loopback, although its packets go that way
+    // [SPLICE-1] [FLOW-2]: the guest's own address is not loopback, although its packets go that way
     Lab::run(|lab| {
         let way = outward(lab);
         let _server = listen(&way.server, at(HOST4, 9000));

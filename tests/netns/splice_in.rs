@@ -236,7 +236,7 @@ fn real_programs() {
 
 #[test]
 fn past_the_link_alone() {
-    // [FWD-8] [SPLICE-3]: no interface but loopback, and nothing for anybody else
+    // [FWD-8] [SPLICE-3] [FLOW-2]: no interface but loopback, and nothing for anybody else
     Lab::run(|lab| {
         let options = "--splice-only -t 8080:80 -u 8080:80 -T 9001:9000 -U 9001:9000";
         let guest = lab.guest(options);

@@ -4,11 +4,15 @@
 //! process that cannot be traced.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::attach::{container, same_user};
-use crate::lab::{Lab, SOON, eventually, unprivileged};
+use crate::lab::{Lab, SOON, eventually, output_within, unprivileged};
+use crate::machine::Raw;
 use crate::pasta::children;
 
 /// Namespaces that are always its own; in the background also that of processes.
@@ -109,6 +113,45 @@ fn pasta_in_the_background() {
         child.kill().unwrap();
         child.wait().unwrap();
     });
+}
+
+#[test]
+fn files_are_made_by_who_started_us() {
+    // [LIFE-1] [SANDBOX-6] where nobody else may, before we become somebody else; they stay theirs
+    Lab::run(|lab| {
+        let dir = lab.dir().join("private");
+        DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        let mut command = lab.passt_command("");
+        for (option, file) in [("--log-file", "log"), ("--pcap", "pcap"), ("--socket", "socket")] {
+            command.arg(option).arg(dir.join(file));
+        }
+        let pid = dir.join("pid");
+        let mut command = with_umask(command, 0o027);
+        output_within(command.arg("--pid").arg(&pid), SOON).ok();
+        let running: i32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+        assert!(Raw::connect(&dir.join("socket")).is_served(64));
+        let owner = fs::metadata(&dir).unwrap().uid();
+        if !unprivileged() {
+            let status = read(running, "status");
+            assert!(status.contains("Uid:\t65534\t65534"), "{status}");
+        }
+        for (file, mode) in [("pid", 0o600), ("log", 0o600), ("pcap", 0o600), ("socket", 0o750)] {
+            let meta = fs::symlink_metadata(dir.join(file)).unwrap();
+            assert_eq!((meta.uid(), meta.mode() & 0o777), (owner, mode), "{file}");
+        }
+    });
+}
+
+/// The same command, for which files get other permissions.
+fn with_umask(mut command: Command, mask: libc::mode_t) -> Command {
+    // SAFETY: the hook only makes a system call.
+    unsafe {
+        command.pre_exec(move || {
+            libc::umask(mask);
+            Ok(())
+        });
+    }
+    command
 }
 
 #[test]

@@ -68,6 +68,13 @@ fn stray(dst: [u8; 4]) -> Vec<u8> {
     f
 }
 
+/// A SYN to port 80, from a port of its own.
+fn open(dst: [u8; 4], port: u8) -> Vec<u8> {
+    let mut f = stray(dst);
+    (f[35], f[37], f[47]) = (port, 80, 2);
+    f
+}
+
 /// Where a peer's connection reaches the guest, and the Ethernet address it comes from.
 fn connect(t: &mut T, peer: &str) -> (String, Mac) {
     let (id, sock) = (t.next_id().unwrap(), t.net.accept());
@@ -81,7 +88,7 @@ fn connect(t: &mut T, peer: &str) -> (String, Mac) {
     (dst.to_string(), source(&syn))
 }
 
-// [ADDR-11] [ARP-1] [ARP-4] First it is us; then the guest is told once, and asks, and sees frames
+// [ADDR-11] [ARP-1] [ARP-4] [FLOW-17] First it is us; then the guest is told once, and asks, and sees frames
 // from there; then it is the router again.
 #[test]
 fn a_neighbour_is_shown_while_it_is_known() {
@@ -100,6 +107,12 @@ fn a_neighbour_is_shown_while_it_is_known() {
     // A frame that belongs to nothing is answered from there, too.
     t.on_frame(&Vnet::default(), &stray([192, 0, 2, 77]));
     assert_eq!(source(&sent(&mut t)[0]), NEIGHBOUR);
+    for (dst, mac) in [([192, 0, 2, 77], NEIGHBOUR), ([203, 0, 113, 7], OURS)] {
+        t.on_frame(&Vnet::default(), &open(dst, dst[3]));
+        t.end_batch();
+        let synack = sent(&mut t).pop().unwrap();
+        assert_eq!((synack[47], source(&synack)), (0x12, mac), "[FLOW-17] the guest's own flow");
+    }
 
     t.on_neighbour(addr("192.0.2.1"), Some(ROUTER));
     sent(&mut t);

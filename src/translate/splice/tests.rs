@@ -302,7 +302,7 @@ impl Rig {
     }
 }
 
-// [SPLICE-5] A failed connection resets the client, and what it sent before waits.
+// [SPLICE-5] [SPLICE-11] A failed connection resets the client, and what it sent before waits.
 #[test]
 fn connecting() {
     let mut rig = Rig::connecting(10, 1 << 20);
@@ -338,7 +338,7 @@ fn one_read_per_message() {
     assert!(!rig.net.lent(), "no pipe for a small message");
 }
 
-// [SPLICE-13] Only a pending error resets; that both directions are shut does not.
+// [SPLICE-11] [SPLICE-13] Only a pending error resets; that both directions are shut does not.
 #[test]
 fn hang_up_drains() {
     let mut rig = Rig::new(10, 1 << 20);
@@ -358,7 +358,7 @@ fn hang_up_drains() {
     assert_eq!(rig.net.closed, [(CLIENT, false), (SERVER, false)]);
 }
 
-// [SPLICE-13] An error resets both, whatever is under way.
+// [SPLICE-11] [SPLICE-13] An error resets both, whatever is under way.
 #[test]
 fn errors_reset_both() {
     let mut rig = Rig::new(10, 1 << 20);
@@ -454,7 +454,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    // [SPLICE-8] [SPLICE-9] [SPLICE-12] [SPLICE-17] Whatever happens in whatever order, every byte
+    // [SPLICE-8] [SPLICE-9] [SPLICE-10] [SPLICE-12] [SPLICE-17] Whatever happens in whatever order, every byte
     // arrives once and in order, then FIN; no wake-up is lost.
     #[test]
     fn everything_arrives(
