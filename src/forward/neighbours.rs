@@ -75,6 +75,11 @@ impl Neighbours {
         }
     }
 
+    /// True for the guest's router.
+    pub fn is_router(&self, addr: Addr) -> bool {
+        self.gateways.contains(&Some(addr))
+    }
+
     /// True if `addr` is somebody's, so that nobody else can have it.
     pub fn is_known(&self, addr: Addr) -> bool {
         self.entry(addr).is_some()

@@ -164,13 +164,13 @@ fn view(lab: &Lab, guest: &Guest) -> String {
 
 #[test]
 fn bridge_takes_the_address_of_another_port() {
-    // [ADDR-12] [NDP-6] [DHCP-5]
+    // [ADDR-12] [COMPAT-85] [NDP-6] [DHCP-5]
     nothing_is_noticed(&LINUX, type_name_of(bridge_takes_the_address_of_another_port));
 }
 
 #[test]
 fn open_vswitch_takes_the_address_of_another_port() {
-    // [ADDR-12] [NDP-6] [DHCP-5]
+    // [ADDR-12] [COMPAT-85] [NDP-6] [DHCP-5]
     nothing_is_noticed(&OVS, type_name_of(open_vswitch_takes_the_address_of_another_port));
 }
 

@@ -45,8 +45,12 @@ pub use settle::FlowKind;
 /// Flows of one batch of frames; a batch that touches more is ended early.
 const BATCH: usize = 64;
 
-/// Answers of one kind that we give by ourselves, in a millisecond and at once.
-const ANSWERS_PER_MS: u64 = 1;
+/// Answers that we give by ourselves, in a millisecond: those that connections to come wait for may
+/// take a tenth of our time.
+const ANSWERS_PER_MS: u64 = 50;
+const RESETS_PER_MS: u64 = 10;
+
+/// The same at once, if there were none for a while.
 const ANSWERS_AT_ONCE: u64 = 1000;
 
 /// Bytes that spliced flows copy at a time; at least the longest datagram.
@@ -108,8 +112,9 @@ pub struct Translator<O, N> {
     drops: Drops,
     reply: Reply,
     logged: Logged,
-    /// How many answers of our own the guest may have: those of services, and resets for segments of
-    /// no connection.
+    /// How many answers of our own the guest may have: about addresses that somebody is known to
+    /// have, of other services, and resets for segments of no connection.
+    known_answers: Allowance,
     answers: Allowance,
     resets: Allowance,
     /// What spliced flows copy through; see [`Translator::buffer`].
@@ -165,8 +170,9 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             drops: Drops::default(),
             reply: Reply::default(),
             logged: Logged::default(),
+            known_answers: Allowance::new(ANSWERS_PER_MS, ANSWERS_AT_ONCE),
             answers: Allowance::new(ANSWERS_PER_MS, ANSWERS_AT_ONCE),
-            resets: Allowance::new(ANSWERS_PER_MS, ANSWERS_AT_ONCE),
+            resets: Allowance::new(RESETS_PER_MS, ANSWERS_AT_ONCE),
             buf: vec![0; BUFFER].into_boxed_slice(),
             gather: Gather::new(),
             touched: Vec::with_capacity(BATCH),

@@ -4,6 +4,8 @@
 //! not ask for a route that has expired [NDP-8]. It does so, too, when a guest begins to configure
 //! itself: that saves the guest the time it would wait before it asks, a second or more.
 
+use std::cell::Cell;
+
 use super::Translator;
 use crate::flow::{DropReason, Tuple};
 use crate::services::{Outcome, arp, dhcp, dhcpv6, ndp};
@@ -29,19 +31,18 @@ pub(super) struct Logged {
 
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     pub(super) fn on_arp(&mut self, data: &[u8]) {
-        if !self.may_answer() {
-            return;
-        }
-        let (resolve, is_known) = (|a| self.neighbours.mac_of(a), |a| self.neighbours.is_known(a));
+        let about = Cell::new(None);
+        let resolve = |a| {
+            about.set(Some(a));
+            self.neighbours.mac_of(a)
+        };
+        let is_known = |a| self.neighbours.is_known(a);
         let outcome = arp::respond(&self.lease, data, resolve, is_known, &mut self.reply);
-        self.on_service(outcome);
+        self.on_question(outcome, about.get());
     }
 
     pub(super) fn on_ndp(&mut self, frame: &Frame<'_>, packet: &Packet<'_>) {
         let Some(src) = packet.src.v6() else { return };
-        if !self.may_answer() {
-            return;
-        }
         let request =
             ndp::Request { eth_src: frame.src, src, hop_limit: packet.ttl, icmp: packet.transport };
         if let Some(address) = ndp::tentative(&request) {
@@ -51,8 +52,24 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
                 self.advertise();
             }
         }
-        let resolve = |a| self.neighbours.mac_of(a);
+        let about = Cell::new(None);
+        let resolve = |a| {
+            about.set(Some(a));
+            self.neighbours.mac_of(a)
+        };
         let outcome = ndp::respond(&self.lease, self.offered, &request, resolve, &mut self.reply);
+        self.on_question(outcome, about.get());
+    }
+
+    /// Answers a question about an address, if that is not one of a flood: the router, and
+    /// whoever the host knows, are found whatever else the guest asks for.
+    fn on_question(&mut self, outcome: Outcome, about: Option<Addr>) {
+        let known =
+            about.is_some_and(|a| self.neighbours.is_router(a) || self.neighbours.is_known(a));
+        let allowance = if known { &mut self.known_answers } else { &mut self.answers };
+        if outcome == Outcome::Replied && !allowance.spend(self.now) {
+            return self.drops.count(DropReason::AnswerLimit);
+        }
         self.on_service(outcome);
     }
 
