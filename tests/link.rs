@@ -181,7 +181,6 @@ fn send(tap: &mut Tap, head: Option<Head>, payload: &[u8]) {
     assert!(tap.tx.send(&head.unwrap(), payload.len()), "frame lost");
 }
 
-/// Datagrams, and with a level that has them trains, of the guest and for it.
 /// The kernel makes an address receive a moment after it has it: knocks until it is heard, and
 /// takes away what was sent in vain.
 fn until_heard(tap: &mut Tap, socket: &UdpSocket, v6: bool) {
@@ -196,6 +195,7 @@ fn until_heard(tap: &mut Tap, socket: &UdpSocket, v6: bool) {
     socket.set_read_timeout(Some(SOON)).unwrap();
 }
 
+/// Datagrams, and with a level that has them trains, of the guest and for it.
 fn udp(level: Offload, v6: bool) {
     let mut tap = tap(level);
     let (guest, peer) = addrs(v6);
@@ -249,7 +249,10 @@ fn tcp(level: Offload, v6: bool) {
     const LEN: usize = 1 << 20;
     const MSS: u16 = 1400;
     let mut tap = tap(level);
-    let (_, peer) = addrs(v6);
+    let (guest, peer) = addrs(v6);
+    // The peer below does not repeat what is lost.
+    let socket = UdpSocket::bind(SocketAddr::new(guest, 5000)).unwrap();
+    until_heard(&mut tap, &socket, v6);
     let data = pattern(LEN);
     let sent = data.clone();
     let client = thread::spawn(move || {
