@@ -182,7 +182,7 @@ pub(super) fn stamp(since_start: Duration) -> String {
     format!("{}.{:04}: ", since_start.as_secs(), since_start.subsec_micros() / 100)
 }
 
-/// As `pread64`, by calls that the process makes anyway.
+/// As `pread64`. Reading and writing is allowed anyway, so `lseek` alone is one more call to allow.
 fn read_at(mut file: &File, room: &mut [u8], at: u64) -> io::Result<usize> {
     file.seek(SeekFrom::Start(at))?;
     file.read(room)

@@ -8,7 +8,8 @@ use passt::wire::{Endpoint, Vnet};
 use super::inbound::{TO, at, translator};
 use super::link::FakeLink;
 use super::net::FakeNet;
-use super::world::{GUEST_MAC, lease};
+use super::raw::{framed, packet};
+use super::world::lease;
 
 const UDP: u8 = 17;
 const START: u64 = 1_000_000;
@@ -30,44 +31,21 @@ fn ends(v4: bool) -> (Endpoint, [Endpoint; 2]) {
     }
 }
 
-/// A packet without its Ethernet header.
-fn packet(src: Endpoint, dst: Endpoint, protocol: u8, transport: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(transport.len()).unwrap();
-    let mut p = vec![];
-    if src.addr.is_v4() {
-        p.extend([0x45, 0]);
-        p.extend((len + 20).to_be_bytes());
-        p.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
-    } else {
-        p.extend([0x60, 0, 0, 0]);
-        p.extend(len.to_be_bytes());
-        p.extend([protocol, 64]);
-    }
-    for end in [src, dst] {
-        let octets = end.addr.octets();
-        p.extend(if end.addr.is_v4() { &octets[12..] } else { &octets[..] });
-    }
-    p.extend(transport);
-    p
-}
-
 fn datagram(src: Endpoint, dst: Endpoint, data: &[u8]) -> Vec<u8> {
     let len = u16::try_from(data.len()).unwrap() + 8;
     let head = [src.port, dst.port, len, 0].map(u16::to_be_bytes);
-    packet(src, dst, UDP, &[head.as_flattened(), data].concat())
+    packet(src.addr, dst.addr, UDP, &[head.as_flattened(), data].concat())
 }
 
-/// Puts the packet into a frame of the guest.
+/// The guest sends a packet.
 fn send(t: &mut T, packet: &[u8]) {
-    let kind: [u8; 2] = if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
-    let frame = [&[0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55], &GUEST_MAC.0[..], &kind, packet].concat();
-    t.on_frame(&Vnet::default(), &frame);
+    t.on_frame(&Vnet::default(), &framed(packet));
 }
 
 /// What `from` reports to `to` about a packet: nobody has that port.
 fn closed(from: Endpoint, to: Endpoint, about: &[u8]) -> Vec<u8> {
     let (protocol, head) = if from.addr.is_v4() { (1, [3, 3]) } else { (58, [1, 4]) };
-    packet(from, to, protocol, &[&head[..], &[0; 6], about].concat())
+    packet(from.addr, to.addr, protocol, &[&head[..], &[0; 6], about].concat())
 }
 
 fn pass(t: &mut T, us: u64) {
@@ -127,7 +105,7 @@ fn what_ends_no_flow() {
             closed(guest, peer, &datagram(peer, port(guest), b"more")),
             closed(guest, peer, &datagram(port(peer), guest, b"more")),
             closed(guest, peer, &datagram(guest, peer, b"more")),
-            closed(guest, peer, &packet(peer, guest, 6, &about[about.len() - 12..])),
+            closed(guest, peer, &packet(peer.addr, guest.addr, 6, &about[about.len() - 12..])),
             closed(guest, peer, &about[..about.len() - 10]),
             other_kind,
         ] {

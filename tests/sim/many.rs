@@ -2,6 +2,7 @@
 //! can be opened, memory is short.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use passt::config::{Inward, Protocols};
 use passt::flow::{CHUNK, DropReason, MAX_FLOWS, Pool};
@@ -13,9 +14,9 @@ use passt::wire::{Addr, Body, Frame, Segment, TcpFlags, Vnet};
 
 use super::link::FakeLink;
 use super::net::{Behaviour, FakeNet, Outcome};
-use super::raw::{ACK, G, OPTIONS, RST, SYN};
+use super::raw::{ACK, G, OPTIONS, RST, SYN, framed, packet};
 use super::rng::Rng;
-use super::world::{GUEST_MAC, lease};
+use super::world::{GUEST_MAC, addr, lease};
 
 const POOL: usize = 8 << 20;
 
@@ -38,15 +39,12 @@ impl Conn {
         (1024 + self.0 % 60_000) as u16
     }
 
-    fn to(self) -> Vec<u8> {
+    fn to(self) -> Addr {
         let n = (self.0 / 60_000) as u8;
         if self.v6() {
-            let mut a = [0; 16];
-            (a[0], a[1], a[2], a[3], a[15]) = (0x20, 1, 0xd, 0xb8, n + 1);
-            a[5] = 7;
-            a.to_vec()
+            Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, u16::from(n) + 1).into()
         } else {
-            vec![198, 51, 100, n + 1]
+            Ipv4Addr::new(198, 51, 100, n + 1).into()
         }
     }
 
@@ -60,21 +58,8 @@ impl Conn {
         tcp.extend([((5 + options.len() / 4) << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
         tcp.extend(options);
         tcp.extend(data);
-        let mut f = vec![0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55];
-        f.extend(GUEST_MAC.0);
-        if self.v6() {
-            f.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-            f.extend((tcp.len() as u16).to_be_bytes());
-            f.extend([6, 64]);
-            f.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
-        } else {
-            f.extend([8, 0, 0x45, 0]);
-            f.extend(((tcp.len() + 20) as u16).to_be_bytes());
-            f.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 2]);
-        }
-        f.extend(self.to());
-        f.extend(tcp);
-        f
+        let guest = addr(if self.v6() { "2001:db8::2" } else { "192.0.2.2" });
+        framed(&packet(guest, self.to(), 6, &tcp))
     }
 }
 
@@ -264,12 +249,7 @@ fn ten_thousand_stalled_flows() {
     for n in 0..FLOWS {
         let conn = Conn(n);
         let ours = h.open(conn).unwrap();
-        let to = conn.to();
-        let addr: Addr = match <[u8; 4]>::try_from(&to[..]) {
-            Ok(v4) => std::net::Ipv4Addr::from(v4).into(),
-            Err(_) => std::net::Ipv6Addr::from(<[u8; 16]>::try_from(&to[..]).unwrap()).into(),
-        };
-        by_key.insert((addr, conn.port()), senders.len());
+        by_key.insert((conn.to(), conn.port()), senders.len());
         senders.push(Sender { conn, ours, sent: 0, acked: 0, edge: 4000 });
     }
     let note = |senders: &mut Vec<Sender>, got: Vec<Sent>| {

@@ -1,6 +1,6 @@
 //! A guest that sends exactly the segments a test names.
 
-use passt::wire::{Body, Frame, Packet, Segment, TcpFlags};
+use passt::wire::{Addr, Body, Frame, Mac, Packet, Segment, TcpFlags};
 
 use super::net::Behaviour;
 use super::world::{GUEST_MAC, World};
@@ -64,29 +64,30 @@ impl Seg {
         tcp.extend([0; 4]);
         tcp.extend(&self.opts);
         tcp.extend(&self.data);
-        ip_frame(w, &tcp)
+        framed(&packet(w.guest(), w.peer(), 6, &tcp))
     }
 }
 
-pub fn ip_frame(w: &World, tcp: &[u8]) -> Vec<u8> {
-    let mut f = vec![];
-    f.extend(w.lease.our_mac.0);
-    f.extend(GUEST_MAC.0);
-    if w.v6 {
-        f.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-        f.extend((tcp.len() as u16).to_be_bytes());
-        f.extend([6, 64]);
-        f.extend(w.guest().octets());
-        f.extend(w.peer().octets());
+/// An IP packet without options and extension headers.
+pub fn packet(src: Addr, dst: Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).unwrap();
+    let (mut p, ip_octets) = if src.is_v4() {
+        let [high, low] = (len + 20).to_be_bytes();
+        (vec![0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0], 12..)
     } else {
-        f.extend([8, 0, 0x45, 0]);
-        f.extend(((tcp.len() + 20) as u16).to_be_bytes());
-        f.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
-        f.extend(w.guest().v4().unwrap().octets());
-        f.extend(w.peer().v4().unwrap().octets());
-    }
-    f.extend(tcp);
-    f
+        let [high, low] = len.to_be_bytes();
+        (vec![0x60, 0, 0, 0, high, low, protocol, 64], 0..)
+    };
+    p.extend(&src.octets()[ip_octets.clone()]);
+    p.extend(&dst.octets()[ip_octets]);
+    p.extend(payload);
+    p
+}
+
+/// A frame of the guest with this packet in it.
+pub fn framed(packet: &[u8]) -> Vec<u8> {
+    let ethertype = if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
+    [&Mac::DEFAULT_OURS.0[..], &GUEST_MAC.0, &ethertype, packet].concat()
 }
 
 pub fn decode(frame: &[u8]) -> Seg {

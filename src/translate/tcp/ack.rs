@@ -279,7 +279,7 @@ impl Tcp {
             if grant < MIN_PROMISE {
                 // Nothing to promise: offer what the socket itself can take.
                 let free = io.net.free_space(self.sock).min(MAX_PROMISE);
-                if free >= self.least_window(io.net.send_buffer(self.sock)) {
+                if self.is_worth_a_window(free, io) {
                     grant = grant.max(free);
                 }
             }
@@ -292,12 +292,12 @@ impl Tcp {
         }
     }
 
-    /// The least room in a socket that is worth a window, and not the end of large segments: one
-    /// segment, or half of what a send buffer of this size holds (RFC 9293, 3.8.6.2.2) [TCP-54].
-    fn least_window(&self, send_buffer: u32) -> u32 {
-        // The kernel's own overhead takes half of the buffer. The window is rounded down.
-        let unit = 1u32 << self.ows;
-        u32::from(self.gmss).saturating_add(unit).min(send_buffer / 4)
+    /// True if so much room in the socket is worth a window, and not the end of large segments: room
+    /// for one segment, or half of what the send buffer holds (RFC 9293, 3.8.6.2.2) [TCP-54].
+    fn is_worth_a_window<O, N: TcpSockets>(&self, free: u32, io: &mut Io<'_, O, N>) -> bool {
+        // The window is rounded down. The kernel's own overhead takes half of the buffer.
+        let segment = u32::from(self.gmss).saturating_add(1 << self.ows);
+        free >= segment || free >= io.net.send_buffer(self.sock) / 4
     }
 
     /// Sets the right edge as the scaled window field can express it, never back.

@@ -181,9 +181,8 @@ impl Tcp {
         data: &[u8],
         io: &mut Io<'_, O, N>,
     ) -> Verdict {
-        let hole = self.has_hole();
-        let gathers = !hole && self.may_gather(data, io.pool);
-        if !gathers && !hole {
+        let gathers = self.may_gather(data, io.pool);
+        if !gathers {
             let verdict = self.flush(io);
             if verdict != Verdict::Keep {
                 return verdict;
@@ -201,6 +200,7 @@ impl Tcp {
         if direct && sent == data.len() {
             self.events.set(Events::GATHER);
         }
+        let hole = self.has_hole();
         if hole {
             io.pool.pass(&mut self.backlog, sent);
         }
@@ -225,17 +225,22 @@ impl Tcp {
 
     /// True if `data` can wait for the end of the batch.
     fn may_gather(&mut self, data: &[u8], pool: &mut Pool) -> bool {
-        let len = self.backlog.len();
         self.events.has(Events::GATHER)
+            && !self.has_hole()
             && data.len() <= SHORT
-            && len < GATHERED
-            && self.secure(len.saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX)), pool)
+            && self.backlog.len() < GATHERED
+            && self.secure_room(data, pool)
+    }
+
+    /// Sees to it that the backlog has room for `data`, as [`Tcp::secure`].
+    fn secure_room(&mut self, data: &[u8], pool: &mut Pool) -> bool {
+        let more = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        self.secure(self.backlog.len().saturating_add(more), pool)
     }
 
     /// Appends to the backlog what was promised; returns how much.
     fn keep(&mut self, data: &[u8], pool: &mut Pool) -> usize {
-        let need = self.backlog.len().saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX));
-        self.secure(need, pool);
+        self.secure_room(data, pool);
         let room = self.promised.saturating_sub(self.backlog.len()) as usize;
         pool.append(&mut self.backlog, data.get(..room.min(data.len())).unwrap_or_default())
     }

@@ -8,9 +8,10 @@ use std::cell::Cell;
 
 use super::Translator;
 use crate::flow::{DropReason, Tuple};
+use crate::forward::Neighbours;
 use crate::services::{Outcome, arp, dhcp, dhcpv6, ndp};
 use crate::translate::{DatagramSockets, FrameOut, SpliceSockets, TcpSockets};
-use crate::wire::{self, Addr, Datagram, Endpoint, Frame, Packet, proto};
+use crate::wire::{self, Addr, Datagram, Endpoint, Frame, Mac, Packet, proto};
 
 /// Shortest time between unsolicited Router Advertisements.
 const ADVERTISE_MIN_MS: u64 = 200_000;
@@ -29,13 +30,18 @@ pub(super) struct Logged {
     v6: bool,
 }
 
+/// Resolves addresses, and notes which one was asked for.
+fn resolver(neighbours: &Neighbours, about: &Cell<Option<Addr>>) -> impl Fn(Addr) -> Mac {
+    |addr| {
+        about.set(Some(addr));
+        neighbours.mac_of(addr)
+    }
+}
+
 impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O, N> {
     pub(super) fn on_arp(&mut self, data: &[u8]) {
         let about = Cell::new(None);
-        let resolve = |a| {
-            about.set(Some(a));
-            self.neighbours.mac_of(a)
-        };
+        let resolve = resolver(&self.neighbours, &about);
         let is_known = |a| self.neighbours.is_known(a);
         let outcome = arp::respond(&self.lease, data, resolve, is_known, &mut self.reply);
         self.on_question(outcome, about.get());
@@ -53,10 +59,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             }
         }
         let about = Cell::new(None);
-        let resolve = |a| {
-            about.set(Some(a));
-            self.neighbours.mac_of(a)
-        };
+        let resolve = resolver(&self.neighbours, &about);
         let outcome = ndp::respond(&self.lease, self.offered, &request, resolve, &mut self.reply);
         self.on_question(outcome, about.get());
     }
