@@ -226,6 +226,24 @@ isolated! {
 }
 
 isolated! {
+    // The device never had a use for a queueing discipline, but who chose one keeps it.
+    fn nothing_queues_before_the_device() {
+        uplink("u0", &["192.0.2.5/24"]);
+        ip("route add default via 192.0.2.1 dev u0");
+        let discipline = |_| ip(&format!("link show dev {TAP}"));
+        assert!(in_guest(&config(), || (), discipline).contains("qdisc noqueue"));
+        let chosen = || {
+            let mut tc = Command::new("tc");
+            tc.args(["qdisc", "add", "dev", TAP, "root", "pfifo"]);
+            ip(&format!("tuntap add {TAP} mode tap"));
+            assert!(tc.status().unwrap().success());
+        };
+        let kept = in_guest(&config(), chosen, discipline);
+        assert!(kept.contains("qdisc pfifo "), "{kept}");
+    }
+}
+
+isolated! {
     // [NL-4] [NS-11] [NS-13] [W-42] A host like NetworkManager leaves it.
     fn copies_addresses_and_routes() {
         uplink("u0", &[]);

@@ -19,8 +19,8 @@ mod summary;
 pub use hostview::{HostAddr4, HostAddr6, HostFamily, HostView, Neighbour};
 pub use lease::{Lease, LeaseError, Notice};
 pub use options::{
-    Config, DnsServers, GuestSocket, Inward, MapAddr, Mode, Offload, Outbound, Protocols, RunAs,
-    Target, Verbosity,
+    Config, DnsServers, GUEST_QUEUE, GuestSocket, Inward, MapAddr, Mode, Offload, Outbound,
+    Protocols, RunAs, Target, Verbosity,
 };
 pub use ports::{ForwardSpec, PortRule, Proto};
 pub use portset::PortSet;

@@ -38,6 +38,9 @@ const FRAMES: usize = 64;
 /// Bytes read from the link per visit.
 const BYTES: usize = 256 * 1024;
 
+/// A queue that no link has: a visit to go on with those that have something.
+const NO_QUEUE: u8 = u8::MAX;
+
 /// Connections accepted per visit.
 const ACCEPTS: usize = 16;
 
@@ -144,6 +147,7 @@ impl<L: Link> Engine<L> {
         let now = clock();
         self.translator.set_now(now);
         let mut n = 0;
+        let mut link = self.link_events();
         while let Some((source, ready)) = self.reactor.event(n) {
             n += 1;
             log::trace!("event {source:?} {ready:?}");
@@ -151,7 +155,9 @@ impl<L: Link> Engine<L> {
                 self.count(source);
             }
             match source {
-                Source::Link => self.on_link(),
+                // All its queues in one go.
+                Source::Link(_) if std::mem::take(&mut link) => self.on_link(),
+                Source::Link(_) => {}
                 Source::Guest => self.on_guest(),
                 Source::Flow { id, side } => self.translator.on_socket(id, side, ready.into()),
                 Source::Listener(index) => self.on_listener(index),
@@ -220,9 +226,25 @@ impl<L: Link> Engine<L> {
         Some(Duration::from_millis(next.saturating_sub(clock().ms())))
     }
 
+    /// Tells the link which of its queues have something; true if there is an event of it.
+    fn link_events(&mut self) -> bool {
+        let mut any = false;
+        for n in 0.. {
+            match self.reactor.event(n) {
+                Some((Source::Link(queue), _)) => {
+                    self.link.ready(queue);
+                    any = true;
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        any
+    }
+
     fn on_link(&mut self) {
         if self.read_link() {
-            self.reactor.again(Source::Link);
+            self.reactor.again(Source::Link(NO_QUEUE));
         }
     }
 

@@ -78,7 +78,7 @@ impl Stats {
     /// Counts an event. `flow` and `listener` tell what the source is, if it is one of these.
     pub(super) fn count(&mut self, source: Source, flow: Option<FlowKind>, proto: Option<Proto>) {
         let column = match (source, flow, proto) {
-            (Source::Link, ..) => Column::Link,
+            (Source::Link(_), ..) => Column::Link,
             (Source::Guest, ..) => Column::Guest,
             (Source::Netns, ..) => Column::Netns,
             (Source::Listener(_), _, Some(Proto::Tcp)) => Column::TcpListen,

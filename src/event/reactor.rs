@@ -116,7 +116,7 @@ impl Reactor {
     /// Asks again for a moment, where that is likely to be worth it; true if there was something.
     fn look_again(&mut self) -> io::Result<bool> {
         let began = Instant::now();
-        if !self.spin.wanted(self.batch.len(), (self.began, began)) {
+        if !self.spin.wanted(self.sources(), (self.began, began)) {
             return Ok(false);
         }
         loop {
@@ -128,6 +128,13 @@ impl Reactor {
                 return Ok(found);
             }
         }
+    }
+
+    /// How many there were work for; the link is one, with however many queues.
+    fn sources(&self) -> usize {
+        let link = |(source, _): &&(Source, Ready)| matches!(source, Source::Link(_));
+        let queues = self.batch.iter().filter(link).count();
+        self.batch.len().saturating_sub(queues.saturating_sub(1))
     }
 
     fn take(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -155,18 +162,18 @@ mod tests {
     fn leftovers_are_served_without_waiting() {
         let mut r = Reactor::new(4).unwrap();
         let (a, mut b) = UnixStream::pair().unwrap();
-        r.registrar().unwrap().add(a.as_fd(), Source::Link, false).unwrap();
+        r.registrar().unwrap().add(a.as_fd(), Source::Link(0), false).unwrap();
         b.write_all(b"x").unwrap();
         r.wait(Some(Duration::from_secs(5))).unwrap();
         let (s, ready) = r.event(0).unwrap();
-        assert_eq!((s, ready.read), (Source::Link, true));
+        assert_eq!((s, ready.read), (Source::Link(0), true));
         // Nothing was read, and the edge is not repeated.
         r.wait(Some(Duration::ZERO)).unwrap();
         assert_eq!(r.event(0), None);
-        r.again(Source::Link);
-        r.again(Source::Link);
+        r.again(Source::Link(0));
+        r.again(Source::Link(0));
         r.wait(Some(Duration::from_secs(5))).unwrap();
-        assert_eq!(r.event(0).unwrap().0, Source::Link);
+        assert_eq!(r.event(0).unwrap().0, Source::Link(0));
         assert_eq!(r.event(1), None);
     }
 }

@@ -22,8 +22,8 @@ const _: () = assert!(KIND_SHIFT + 4 <= usize::BITS);
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The guest's link.
-    Link,
+    /// The guest's link, by its queue.
+    Link(u8),
     /// Where guests connect.
     Guest,
     /// Signals.
@@ -48,7 +48,7 @@ pub enum Source {
 /// Packs a source.
 pub fn encode(source: Source) -> Token {
     let (kind, index, generation, side) = match source {
-        Source::Link => (0, 0, 0, false),
+        Source::Link(n) => (0, u32::from(n), 0, false),
         Source::Signal => (1, 0, 0, false),
         Source::Child => (2, 0, 0, false),
         Source::Netns => (3, 0, 0, false),
@@ -70,7 +70,7 @@ pub fn source(token: Token) -> Option<Source> {
     let bits = |shift: u32, width: u32| (token.0 >> shift) & (1usize.wrapping_shl(width) - 1);
     let index = u32::try_from(bits(0, INDEX_BITS)).ok()?;
     Some(match token.0 >> KIND_SHIFT {
-        0 => Source::Link,
+        0 => Source::Link(u8::try_from(index).ok()?),
         1 => Source::Signal,
         2 => Source::Child,
         3 => Source::Netns,
@@ -103,7 +103,7 @@ mod tests {
             side: bool,
         ) {
             let s = match kind {
-                0 => Source::Link,
+                0 => Source::Link(index as u8),
                 1 => Source::Signal,
                 2 => Source::Child,
                 3 => Source::Netns,

@@ -83,6 +83,10 @@ impl<L: Link> Link for Captured<L> {
         self.link.begin(registrar)
     }
 
+    fn ready(&mut self, queue: u8) {
+        self.link.ready(queue);
+    }
+
     fn next_frame(&mut self) -> Option<RxFrame<'_>> {
         let frame = self.link.next_frame()?;
         self.tape.record(&frame.vnet, [frame.frame, &[]], false);

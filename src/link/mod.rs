@@ -64,6 +64,11 @@ pub trait Link {
     /// The kernel refuses.
     fn begin(&mut self, registrar: &Registrar) -> io::Result<()>;
 
+    /// Tells that one of the link's queues may have frames.
+    fn ready(&mut self, queue: u8) {
+        let _ = queue;
+    }
+
     /// The next frame of the guest; `None` when there is none now, or never again
     /// ([`Link::ended`]).
     fn next_frame(&mut self) -> Option<RxFrame<'_>>;

@@ -19,6 +19,10 @@ const CAPACITY: usize = VNET_LEN + ETH_LEN + 40 + 60;
 /// Time to live and hop limit of what nobody else gave one [TCP-87, L2-11].
 pub const TTL: u8 = 255;
 
+/// Where the checksum is in a TCP header, and in a UDP header.
+const TCP_CHECKSUM: u16 = 16;
+const UDP_CHECKSUM: u16 = 6;
+
 /// The largest IP packet.
 const IP_MAX: usize = 65535;
 
@@ -97,7 +101,7 @@ impl Head {
         h.put_partial_checksum(path, proto::TCP, header.checked_add(payload)?)?;
         h.put(&[0, 0])?;
         h.put(tcp.options)?;
-        h.offload(16);
+        h.offload(TCP_CHECKSUM);
         if tcp.mss != 0 && payload > usize::from(tcp.mss) {
             h.vnet.gso =
                 if path.dst.addr.is_v4() { Gso::Tcp4(tcp.mss) } else { Gso::Tcp6(tcp.mss) };
@@ -115,7 +119,7 @@ impl Head {
         h.put(&path.dst.port.to_be_bytes())?;
         h.put(&u16::try_from(len).ok()?.to_be_bytes())?;
         h.put_partial_checksum(path, proto::UDP, len)?;
-        h.offload(6);
+        h.offload(UDP_CHECKSUM);
         if segment != 0 && payload > usize::from(segment) {
             h.vnet.gso = Gso::Udp(segment);
         }
@@ -193,6 +197,22 @@ impl Head {
     /// The headers of the frame proper.
     pub fn frame(&self) -> &[u8] {
         self.buf.get(VNET_LEN..self.len).unwrap_or_default()
+    }
+
+    /// Addresses and ports as they are in the frame: what frames of a flow have in common. Zeros for
+    /// the ports of what has none.
+    pub fn flow(&self) -> &[u8] {
+        let version = self.buf.get(VNET_LEN.saturating_add(ETH_LEN)).map_or(0, |b| b >> 4);
+        let addrs = if version == 4 { 8 } else { 32 };
+        let ports = self.transport.saturating_add(4);
+        self.buf.get(self.transport.saturating_sub(addrs)..ports).unwrap_or_default()
+    }
+
+    /// The flags of a TCP segment.
+    pub fn tcp_flags(&self) -> Option<TcpFlags> {
+        let at =
+            self.transport.checked_add(13).filter(|_| self.vnet.csum_offset == TCP_CHECKSUM)?;
+        self.buf.get(at).copied().map(TcpFlags)
     }
 
     fn network(path: &Path, protocol: u8, payload: usize) -> Option<Self> {

@@ -175,7 +175,7 @@ impl Link for Stream {
             registrar.add(listener.as_fd(), Source::Guest, false)?;
         }
         match &self.sock {
-            Some(sock) => registrar.add(sock.as_fd(), Source::Link, true),
+            Some(sock) => registrar.add(sock.as_fd(), Source::Link(0), true),
             None => Ok(()),
         }
     }
@@ -220,7 +220,7 @@ impl Link for Stream {
             self.save();
             return Admitted::Refused(who);
         }
-        if let Err(e) = registrar.add(fd.as_fd(), Source::Link, true) {
+        if let Err(e) = registrar.add(fd.as_fd(), Source::Link(0), true) {
             limited!(Error, "cannot wait for a guest's frames: {e}");
             return Admitted::Refused(who);
         }

@@ -7,16 +7,12 @@ use super::addrs::{self, Address};
 use super::discover::{DiscoverError, read_addrs};
 use super::links::{self, IFF_UP, understood};
 use super::message::{F_CREATE, F_REPLACE, Message};
+use super::qdisc;
 use super::routes;
 use super::snapshot::{FamilySnapshot, Snapshot};
 use super::{INET, INET6, Socket};
-use crate::config::{Config, Lease};
+use crate::config::{Config, GUEST_QUEUE, Lease};
 use crate::wire::Mac;
-
-/// Frames of the guest that may wait for us. A tap device drops what comes on top of that, and with
-/// the kernel's 1000 a guest with ten thousand connections that all have something to say waits for
-/// retransmissions. Longer queues could hold too much memory: a frame has up to 64 KiB.
-const QUEUE_LENGTH: u32 = 4096;
 
 /// What has been set up, and what the kernel decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +79,14 @@ pub fn configure(
         links::set_flags(socket, lo.index, IFF_UP, IFF_UP).map_err(step("bring up loopback"))?;
     }
     let Some(ifname) = ifname else { return Ok(Configured::without_device(lease)) };
-    let ifindex = links::by_name(socket, ifname).map_err(step("find the tap device"))?.index;
-    links::set_queue_length(socket, ifindex, QUEUE_LENGTH).map_err(step("set queue length"))?;
+    let made = links::by_name(socket, ifname).map_err(step("find the tap device"))?;
+    let ifindex = made.index;
+    links::set_queue_length(socket, ifindex, GUEST_QUEUE).map_err(step("set queue length"))?;
+    if made.queues_not_yet
+        && let Err(e) = qdisc::none(socket, ifindex)
+    {
+        log::debug!("the tap device gets the kernel's queueing discipline: {e}");
+    }
     if let Some(mac) = config.ns_mac {
         links::set_mac(socket, ifindex, mac).map_err(step("set the MAC address"))?;
     }

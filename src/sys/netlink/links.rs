@@ -13,6 +13,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 /// `IFLA_MTU`.
 const IFLA_MTU: u16 = 4;
+/// `IFLA_QDISC`: its queueing discipline.
+const IFLA_QDISC: u16 = 6;
 /// `IFLA_TXQLEN`.
 const IFLA_TXQLEN: u16 = 13;
 
@@ -31,6 +33,8 @@ pub(super) struct Link {
     /// Its hardware address, if it is an Ethernet one.
     pub(super) mac: Option<Mac>,
     flags: u32,
+    /// It has no queueing discipline yet: nobody chose one, and it was never up.
+    pub(super) queues_not_yet: bool,
 }
 
 impl Link {
@@ -43,6 +47,7 @@ impl Link {
             name: value(IFLA_IFNAME)?.string(),
             mac: value(IFLA_ADDRESS).and_then(|a| a.value.try_into().ok()).map(Mac),
             flags: header.flags,
+            queues_not_yet: value(IFLA_QDISC).is_some_and(|a| a.string() == "noop"),
         })
     }
 

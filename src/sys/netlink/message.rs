@@ -49,6 +49,8 @@ pub(super) const NEWROUTE: u16 = 24;
 pub(super) const DELROUTE: u16 = 25;
 /// `RTM_GETROUTE`.
 pub(super) const GETROUTE: u16 = 26;
+/// `RTM_NEWQDISC`.
+pub(super) const NEWQDISC: u16 = 36;
 /// `RTM_NEWNEIGH`.
 pub(super) const NEWNEIGH: u16 = 28;
 /// `RTM_DELNEIGH`.

@@ -33,6 +33,7 @@ mod message;
 mod monitor;
 mod neighbours;
 mod news;
+mod qdisc;
 mod routes;
 mod snapshot;
 mod socket;

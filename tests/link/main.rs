@@ -6,6 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 #![allow(clippy::cast_possible_truncation)]
 
+macro_rules! isolated {
+    ($(#[$meta:meta])* fn $name:ident() $body:block) => {
+        $(#[$meta])*
+        #[test]
+        fn $name() {
+            $crate::isolated(module_path!(), stringify!($name), || $body);
+        }
+    };
+}
+
+mod queues;
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
@@ -29,31 +41,25 @@ const SOON: Duration = Duration::from_secs(10);
 const OUR_MAC: Mac = Mac::DEFAULT_OURS;
 const LEVELS: [Offload; 3] = [Offload::Udp, Offload::Tcp, Offload::None];
 
-/// Runs `body` in the guest's namespace, by running the test `name` again.
-fn isolated(name: &str, body: fn()) {
+/// Runs `body` in the guest's namespace, by running the test `name` of this module again.
+fn isolated(module: &str, name: &str, body: fn()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
+    let name = match module.split_once("::") {
+        Some((_, module)) => format!("{module}::{name}"),
+        None => name.to_owned(),
+    };
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--"])
         .arg(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .args([name.as_str(), "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
         .output()
         .expect("unshare(1)");
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-}
-
-macro_rules! isolated {
-    ($(#[$meta:meta])* fn $name:ident() $body:block) => {
-        $(#[$meta])*
-        #[test]
-        fn $name() {
-            isolated(stringify!($name), || $body);
-        }
-    };
 }
 
 fn ip(words: &str) {
@@ -96,11 +102,17 @@ struct Got {
     len: usize,
 }
 
+/// The next frame of the guest, from whichever queue.
+fn frame(tap: &mut Tap) -> Option<RxFrame<'_>> {
+    (0..=u8::MAX).for_each(|queue| tap.rx.ready(queue));
+    tap.rx.next_frame()
+}
+
 /// The next TCP or UDP frame of the guest; its checksum is checked unless it is left to us.
 fn next(tap: &mut Tap, protocol: u8) -> Option<Got> {
     let vnet_hdr = tap.offload != Offload::None;
     loop {
-        let RxFrame { vnet, frame } = tap.rx.next_frame()?;
+        let RxFrame { vnet, frame } = frame(tap)?;
         let Ok(Frame { body: Body::Ip(packet), .. }) = Frame::parse(frame) else { continue };
         if packet.protocol != protocol {
             continue;
@@ -383,7 +395,7 @@ isolated! {
             assert!(tap.tx.control(&request));
             let start = Instant::now();
             let reply = loop {
-                match tap.rx.next_frame() {
+                match frame(&mut tap) {
                     Some(f) if f.frame[12..14] == [8, 6] && f.frame[21] == 2 => {
                         break f.frame.to_vec();
                     }
