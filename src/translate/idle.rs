@@ -28,6 +28,15 @@ impl Default for Timeouts {
     }
 }
 
+/// How far an exchange has come that is not a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brief {
+    /// Only one side has sent anything.
+    Unanswered,
+    /// Both have, once.
+    Answered,
+}
+
 /// What decides when a flow has been idle for too long.
 #[derive(Debug)]
 pub(super) struct Idle {
@@ -57,9 +66,14 @@ impl Idle {
         self.active = now;
     }
 
-    /// When it was used last, if only one side has sent anything.
-    pub(super) fn unanswered(&self) -> Option<Now> {
-        (self.near == 0 || self.far == 0).then_some(self.active)
+    /// How far it has come, and when it was used last, if it is not a conversation.
+    pub(super) fn brief(&self) -> Option<(Brief, Now)> {
+        let how = match (self.near, self.far) {
+            (0, _) | (_, 0) => Brief::Unanswered,
+            (1, 1) => Brief::Answered,
+            _ => return None,
+        };
+        Some((how, self.active))
     }
 
     /// When it will have been idle for so long, milliseconds.
@@ -69,8 +83,7 @@ impl Idle {
 
     /// When the flow will have been idle for too long.
     pub(super) fn deadline(&self) -> Deadline {
-        let both = self.near > 0 && self.far > 0;
-        let stream = both && (self.near > 1 || self.far > 1);
+        let stream = self.brief().is_none();
         let limit = if stream { self.timeouts.stream_ms } else { self.timeouts.short_ms };
         Deadline::after(self.active, u64::from(limit).saturating_add(1))
     }

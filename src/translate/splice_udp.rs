@@ -14,7 +14,7 @@
 //! Nothing is queued, errors are not passed on [UDP-9], and idle flows end as those of guests do
 //! [UDP-10].
 
-use super::idle::{Idle, Timeouts};
+use super::idle::{Brief, Idle, Timeouts};
 use super::{
     Bind, DatagramSockets, Deadline, Far, HostError, Io, ListenerId, Now, Received, SockId,
     SpliceSockets, Unopened, Verdict,
@@ -89,9 +89,9 @@ impl SpliceUdp {
         Tuple { protocol: mark | proto::UDP, ours: local, guest: peer }
     }
 
-    /// When it was used last, if only one side has sent anything.
-    pub fn unanswered(&self) -> Option<Now> {
-        self.idle.unanswered()
+    /// How far it has come, and when it was used last, if it is not a conversation.
+    pub(super) fn brief(&self) -> Option<(Brief, Now)> {
+        self.idle.brief()
     }
 
     /// The socket that answers leave through.

@@ -26,7 +26,7 @@ use super::{
     SockId, Unopened, Verdict,
 };
 
-use super::idle::Idle;
+use super::idle::{Brief, Idle};
 use super::marks::{Marks, Told};
 use super::reports::{self, About};
 use super::retry::Retry;
@@ -159,9 +159,9 @@ impl UdpFlow {
         Tuple { protocol: proto::UDP, ours: self.ours, guest: self.guest }
     }
 
-    /// When it was used last, if only one side has sent anything.
-    pub fn unanswered(&self) -> Option<Now> {
-        self.idle.unanswered()
+    /// How far it has come, and when it was used last, if it is not a conversation.
+    pub(super) fn brief(&self) -> Option<(Brief, Now)> {
+        self.idle.brief()
     }
 
     /// True if a datagram that `peer` sent to the listener at `local` belongs to this flow. If it

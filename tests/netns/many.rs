@@ -274,6 +274,39 @@ fn without_descriptors_unanswered_datagrams_make_room() {
 }
 
 #[test]
+fn without_descriptors_answered_questions_make_room() {
+    // [UDP-14]: each question is answered, though more are asked than flows can be; conversations stay
+    Lab::run(|lab| {
+        let mut guest = limited(lab, 150, &format!("--debug {QUIET}"));
+        let server = udp(&lab.remote, at(REMOTE4, 7000));
+        let room = 150 - idle_descriptors(guest.pasta.pid);
+        let exchange = |c: &UdpSocket| {
+            echo(c, at(REMOTE4, 7000), &server, 10);
+        };
+        let client = || udp(&guest.ns, at(HOST4, 0));
+        let talking: Vec<_> = (0..20).map(|_| client()).collect();
+        for _ in 0..2 {
+            talking.iter().for_each(exchange);
+        }
+        for _ in 0..3 {
+            let asking: Vec<_> = (20..room).map(|_| client()).collect();
+            asking.iter().for_each(exchange);
+            // As long as an answered one is left alone.
+            thread::sleep(Duration::from_millis(1100));
+        }
+        talking.iter().for_each(exchange);
+        assert!(descriptors(guest.pasta.pid) <= 150);
+        guest.pasta.signal(Signal::SIGTERM);
+        guest.pasta.wait(SOON);
+        let said = guest.pasta.stderr();
+        let dropped: Vec<_> = said.lines().filter(|l| l.contains("dropped: ")).collect();
+        let evicted = format!("dropped: flow-evicted {}\n", 2 * (room - 20));
+        assert!(said.contains(&evicted), "not {evicted:?}: {dropped:?}");
+        assert!(!said.contains("no-socket"), "{dropped:?}");
+    });
+}
+
+#[test]
 fn without_descriptors_connections_to_forwarded_ports_wait() {
     // [TCP-96] [FLOW-8]: they stay in the listener's queue until something comes free
     Lab::run(|lab| {

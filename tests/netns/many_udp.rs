@@ -6,10 +6,10 @@
 //! meanwhile. Each question has a number of its own; what comes back has to be the question, from
 //! where it was sent to. Questions are asked once: a reply that is not there after [`PATIENCE`] is lost.
 //!
-//! A flow needs a descriptor of pasta's until it was idle for [`IDLE`] seconds, which the lab's
-//! connection tracking is told: with the usual 30, a thousand new flows a second would be 30 000 at
-//! a time, and a process may have 20 000 descriptors in many places. As it is, they are
-//! [`FLOWS`] all the time, as many as are opened at the beginning.
+//! A flow needs a descriptor of pasta's until it was idle for 30 seconds, or for [`IDLE`] if it is a
+//! conversation, as are the [`FLOWS`] that are opened at the beginning. A thousand new ones a second
+//! would be 30 000 at a time on top of those, and a process may have 20 000 descriptors in many
+//! places. So most of them end early, to make room.
 #![allow(clippy::cast_possible_truncation)]
 
 use std::collections::VecDeque;
@@ -35,8 +35,8 @@ const FLOWS: usize = 15_000;
 /// New ones in a second, later.
 const RATE: u64 = 1000;
 
-/// Idle seconds after which a flow ends.
-const IDLE: u64 = FLOWS as u64 / RATE;
+/// Idle seconds after which any flow ends: half of what is usual, so that the test does.
+const IDLE: u64 = 60;
 
 /// Ports of the server, in either family.
 const PORTS: std::ops::Range<u16> = 7000..7016;
@@ -248,6 +248,7 @@ impl Askers {
             self.listen(1);
         }
         self.wait_for_all();
+        self.once = false;
     }
 
     fn close(&mut self) {
@@ -279,9 +280,7 @@ fn fifteen_thousand_flows_and_a_thousand_new_ones_a_second() {
         setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
         let room = descriptor_limit();
         assert!(room >= FLOWS + 4000, "{room} descriptors are too few");
-        for key in ["udp_timeout", "udp_timeout_stream"] {
-            lab.host().sysctl(&format!("net/netfilter/nf_conntrack_{key}"), &IDLE.to_string());
-        }
+        lab.host().sysctl("net/netfilter/nf_conntrack_udp_timeout_stream", &IDLE.to_string());
         let guest = lab.guest(QUIET);
         for ns in [&lab.host(), &guest.ns] {
             ns.sysctl("net/ipv4/ip_local_port_range", "1024 65535");
@@ -293,7 +292,7 @@ fn fifteen_thousand_flows_and_a_thousand_new_ones_a_second() {
             thread::sleep(Duration::from_millis(100));
             idle == std::mem::replace(&mut idle, descriptors(pid))
         });
-        let expired = Duration::from_secs(2 * IDLE + 10);
+        let expired = Duration::from_secs(IDLE + 20);
         let mut askers = Askers::new();
         let echo = Echo::new(&lab.remote);
         thread::scope(|scope| {
@@ -305,15 +304,9 @@ fn fifteen_thousand_flows_and_a_thousand_new_ones_a_second() {
             guest.ns.enter(|| askers.fill(FLOWS));
             println!("{FLOWS} flows, two questions each, in {:?}", start.elapsed());
             assert_eq!(askers.lost, 0);
-            // Those asked first may be over by now if the machine is slow.
             let (full, memory) = (descriptors(pid), resident(pid));
             println!("{full} descriptors, {} KiB, {idle} before", memory >> 10);
-            if start.elapsed() < Duration::from_secs(IDLE) {
-                assert_eq!(full, idle + FLOWS);
-            }
-            askers.close();
-            let took = eventually("all are over", expired, || descriptors(pid) <= idle);
-            println!("all over after {took:?}");
+            assert_eq!(full, idle + FLOWS);
 
             // One after the other.
             let time = soak().unwrap_or(Duration::from_secs(20));
@@ -321,7 +314,13 @@ fn fifteen_thousand_flows_and_a_thousand_new_ones_a_second() {
             let (mut most, mut most_memory) = (0, 0);
             let ns = guest.ns.clone();
             let going = scope.spawn(move || {
-                ns.enter(|| askers.go_on(time));
+                ns.enter(|| {
+                    askers.go_on(time);
+                    // Those who were here before are still heard.
+                    if start.elapsed() < Duration::from_secs(IDLE) {
+                        askers.fill(FLOWS);
+                    }
+                });
                 askers
             });
             while !going.is_finished() {
@@ -337,8 +336,9 @@ fn fifteen_thousand_flows_and_a_thousand_new_ones_a_second() {
                 }
             }
             let took = start.elapsed();
-            let askers = going.join().unwrap();
+            let mut askers = going.join().unwrap();
             let new = askers.asked - before;
+            askers.close();
             println!(
                 "{new} more in {took:?}: {} lost, slowest answer {:?}, up to {most} descriptors, {} KiB",
                 askers.lost,
@@ -357,11 +357,14 @@ fn fifteen_thousand_flows_and_a_thousand_new_ones_a_second() {
                 kernel_losses("guest", &guest.ns);
             }
             assert_eq!(askers.lost, 0, "of {new}");
-            // The wheel is not late by more than this.
-            assert!(most <= idle + FLOWS + 2 * RATE as usize, "{most} descriptors");
-            // The index of the flows is used here and there, and in the end everywhere.
-            assert!(most_memory < memory + (2 << 20), "{most_memory} bytes after {memory}");
-            assert!(after < memory + (2 << 20), "{after} bytes after {memory}");
+            assert!(most <= room, "{most} descriptors");
+            // As many flows more as there are descriptors. The index of the flows is used here and
+            // there, and in the end everywhere.
+            let enough = memory + (4 << 20);
+            assert!(
+                most_memory < enough && after < enough,
+                "{most_memory}, {after} after {memory}"
+            );
         });
     });
 }

@@ -14,6 +14,7 @@
 //! `settle.rs` is the only place where flows are inserted and removed.
 
 mod again;
+mod brief;
 mod fragments;
 mod guest;
 mod host;
@@ -21,7 +22,6 @@ mod neighbours;
 mod served;
 mod settle;
 mod spliced;
-mod unanswered;
 
 use super::allowance::Allowance;
 use super::fragmenter::Fragmenter;
@@ -36,9 +36,9 @@ use crate::forward::{GuestAddrs, Neighbours};
 use crate::services::{Offered, Reply};
 use crate::wire::Mac;
 use again::Again;
+use brief::Expendable;
 use served::Logged;
 use settle::Flow;
-use unanswered::Unanswered;
 
 pub use settle::FlowKind;
 
@@ -130,7 +130,7 @@ pub struct Translator<O, N> {
     /// Flows with work left over.
     again: Again,
     /// Flows that may have to make room.
-    unanswered: Unanswered,
+    expendable: Expendable,
     /// When all TCP flows are looked over next, milliseconds of the clock.
     keepalive_at: u64,
     inactivity_at: u64,
@@ -177,7 +177,7 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
             gather: Gather::new(),
             touched: Vec::with_capacity(BATCH),
             again: Again::new(setup.flows),
-            unanswered: Unanswered::new(setup.flows),
+            expendable: Expendable::new(setup.flows),
             keepalive_at: setup.now.ms().saturating_add(KEEPALIVE_SCAN_MS),
             inactivity_at: setup.now.ms().saturating_add(INACTIVITY_SCAN_MS),
             advertise_at: 0,

@@ -2,8 +2,9 @@
 
 use super::Translator;
 use super::again::AGAIN_ENTRY;
-use super::unanswered::UNANSWERED_ENTRY;
+use super::brief::EXPENDABLE_ENTRY;
 use crate::flow::{FlowId, INDEX_ENTRY, Tuple, WHEEL_ENTRY, slot_size};
+use crate::translate::idle::Brief;
 use crate::translate::ping::Ping;
 use crate::translate::splice::Splice;
 use crate::translate::splice_udp::SpliceUdp;
@@ -59,7 +60,7 @@ impl Flow {
 const _: () = assert!(size_of::<Option<Flow>>() <= 256);
 
 // All that a flow takes outside the pool [TCP-98].
-const LISTS: usize = AGAIN_ENTRY + UNANSWERED_ENTRY;
+const LISTS: usize = AGAIN_ENTRY + EXPENDABLE_ENTRY;
 const _: () = assert!(slot_size::<Flow>() + INDEX_ENTRY + WHEEL_ENTRY + LISTS <= 256);
 
 impl Flow {
@@ -84,11 +85,11 @@ impl Flow {
         }
     }
 
-    /// When a flow of datagrams was used last, if only one side has sent anything.
-    pub(super) fn unanswered(&self) -> Option<Now> {
+    /// How far a flow of datagrams has come, and when it was used last, if it is not a conversation.
+    pub(super) fn brief(&self) -> Option<(Brief, Now)> {
         match self {
-            Self::Udp(u) => u.unanswered(),
-            Self::SpliceUdp(u) => u.unanswered(),
+            Self::Udp(u) => u.brief(),
+            Self::SpliceUdp(u) => u.brief(),
             Self::Tcp(_) | Self::Ping(_) | Self::Splice(_) => None,
         }
     }
@@ -128,10 +129,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
     pub(super) fn enter(&mut self, hash: u64, flow: Flow) {
         let deadline = flow.deadline();
         let listed = flow.tuple().is_some();
-        let unanswered = flow.unanswered();
+        let brief = flow.brief();
         if let Ok(id) = self.flows.insert(flow) {
-            if let Some(used) = unanswered {
-                self.unanswered.push(id.index, used);
+            if let Some((how, used)) = brief {
+                self.expendable.push(how, id.index, used);
             }
             if listed {
                 self.index.insert(hash, id.index);
