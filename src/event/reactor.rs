@@ -176,4 +176,17 @@ mod tests {
         assert_eq!(r.event(0).unwrap().0, Source::Link(0));
         assert_eq!(r.event(1), None);
     }
+
+    #[test]
+    fn queues_of_the_link_are_one_source() {
+        let mut r = Reactor::new(4).unwrap();
+        let pairs = [(); 3].map(|()| UnixStream::pair().unwrap());
+        for ((a, b), source) in pairs.iter().zip([Source::Link(0), Source::Link(1), Source::Signal])
+        {
+            r.registrar().unwrap().add(a.as_fd(), source, false).unwrap();
+            (&*b).write_all(b"x").unwrap();
+        }
+        r.wait(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!((r.batch.len(), r.sources()), (3, 2));
+    }
 }

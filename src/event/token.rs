@@ -22,7 +22,7 @@ const _: () = assert!(KIND_SHIFT + 4 <= usize::BITS);
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The guest's link, by its queue.
+    /// The guest's link, by its queue; any other number is for what was left over.
     Link(u8),
     /// Where guests connect.
     Guest,

@@ -199,13 +199,14 @@ impl Head {
         self.buf.get(VNET_LEN..self.len).unwrap_or_default()
     }
 
-    /// Addresses and ports as they are in the frame: what frames of a flow have in common. Zeros for
-    /// the ports of what has none.
-    pub fn flow(&self) -> &[u8] {
+    /// What frames of a flow have in common: addresses, and for whole segments and datagrams ports,
+    /// as they are in the frame; and a number for the protocol.
+    pub fn flow(&self) -> (&[u8], u16) {
         let version = self.buf.get(VNET_LEN.saturating_add(ETH_LEN)).map_or(0, |b| b >> 4);
         let addrs = if version == 4 { 8 } else { 32 };
-        let ports = self.transport.saturating_add(4);
-        self.buf.get(self.transport.saturating_sub(addrs)..ports).unwrap_or_default()
+        let ports = if self.vnet.needs_csum { 4 } else { 0 };
+        let range = self.transport.saturating_sub(addrs)..self.transport.saturating_add(ports);
+        (self.buf.get(range).unwrap_or_default(), self.vnet.csum_offset)
     }
 
     /// The flags of a TCP segment.

@@ -18,14 +18,18 @@
 //! puts frames of a flow into the queue through which the flow was last answered, and those of one
 //! that was not answered in the last seconds into any, by a hash of addresses and ports. We answer
 //! flows through the first queue (`send.rs`), which is read more than the others (`receive.rs`): a
-//! flood of what nobody answers spoils the other queues, and only its share of the first one. What
-//! we say ourselves, as a reset for a stray segment, is said through the second queue, and leaves
-//! its flow among the unanswered ones.
+//! flood of what nobody answers spoils the other queues, and of the first one a quarter, if it is
+//! of many flows; a single one is in one queue, whichever that is. What we say ourselves, as a reset
+//! for a stray segment, is said through the second queue, and leaves its flow among the unanswered
+//! ones.
 //!
 //! A flow changes queues with its first answer. Its frames stay in order, as the other queues are
-//! read empty first when that may have happened (`answered.rs`).
+//! read empty then before the first one is read again (`answered.rs`). Not seen are two changes that
+//! are rare: back, when the kernel forgets a flow that we had nothing for in three seconds while more
+//! of it waits than is read at a time; and the one of a flow for which the kernel had no room before,
+//! as it knows 4096 at most. Fragments are a flow of their own for the kernel.
 //!
-//! A device that exists already may have a single queue, and keeps it.
+//! A device that exists already has to have a single queue, and nobody else at it.
 //!
 //! System calls after opening: `read`, `writev`.
 
@@ -50,7 +54,7 @@ pub use send::TapTx;
 /// Longest frame: an IP packet of 65 535 bytes behind an Ethernet header.
 const FRAME_MAX: usize = ETH_LEN + 65_535;
 
-/// Queues of a device of ours. What a flood spoils of the first one is its share.
+/// Queues of a device of ours.
 const QUEUES: usize = 4;
 
 /// Why a tap device cannot be had.
@@ -139,17 +143,25 @@ impl Device {
 fn attach(name: &str, level: Offload) -> Result<(File, Vec<File>), TapError> {
     let refuse = |source| TapError::Create { name: name.to_owned(), source };
     let vnet = if level == Offload::None { 0 } else { libc::IFF_VNET_HDR };
-    let (first, flags) = match queue(name, vnet | libc::IFF_MULTI_QUEUE) {
-        // An existing device has one queue, or an old kernel knows no more.
-        Err(TapError::Create { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
-            (queue(name, vnet)?, vnet)
-        }
-        other => (other?, vnet | libc::IFF_MULTI_QUEUE),
+    let flags = vnet | libc::IFF_MULTI_QUEUE;
+    let errno = |e: &TapError| match e {
+        TapError::Create { source, .. } => source.raw_os_error(),
+        TapError::Open(_) => None,
+    };
+    let (first, several) = match queue(name, flags | libc::IFF_TUN_EXCL) {
+        Ok(first) => (first, true),
+        // It exists. One with several queues would take ours beside those of somebody else.
+        Err(e) if errno(&e) == Some(libc::EBUSY) => match queue(name, vnet) {
+            Err(again) if errno(&again) == Some(libc::EINVAL) => return Err(e),
+            one => (one?, false),
+        },
+        // The kernel knows no queues, or no header.
+        Err(e) if errno(&e) == Some(libc::EINVAL) => (queue(name, vnet)?, false),
+        Err(e) => return Err(e),
     };
     if level != Offload::None {
         offloads(first.as_fd(), level).map_err(refuse)?;
     }
-    let several = flags & libc::IFF_MULTI_QUEUE != 0;
     let others = (1..QUEUES).filter(|_| several).map_while(|_| queue(name, flags).ok()).collect();
     Ok((first, others))
 }
@@ -177,7 +189,8 @@ fn set_interface(fd: BorrowedFd<'_>, name: &str, flags: libc::c_int) -> io::Resu
     for (to, from) in req.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    req.ifr_ifru.ifru_flags = i16::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let flags = u16::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
+    req.ifr_ifru.ifru_flags = flags.cast_signed();
     // SAFETY: TUNSETIFF reads and writes one ifreq, which lives until the call returns.
     let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut req) };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

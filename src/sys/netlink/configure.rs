@@ -82,7 +82,7 @@ pub fn configure(
     let made = links::by_name(socket, ifname).map_err(step("find the tap device"))?;
     let ifindex = made.index;
     links::set_queue_length(socket, ifindex, GUEST_QUEUE).map_err(step("set queue length"))?;
-    if made.queues_not_yet
+    if made.qdisc_noop
         && let Err(e) = qdisc::none(socket, ifindex)
     {
         log::debug!("the tap device gets the kernel's queueing discipline: {e}");

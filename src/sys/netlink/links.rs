@@ -33,8 +33,8 @@ pub(super) struct Link {
     /// Its hardware address, if it is an Ethernet one.
     pub(super) mac: Option<Mac>,
     flags: u32,
-    /// It has no queueing discipline yet: nobody chose one, and it was never up.
-    pub(super) queues_not_yet: bool,
+    /// Its queueing discipline is `noop`: nobody chose one, and it was never up.
+    pub(super) qdisc_noop: bool,
 }
 
 impl Link {
@@ -47,7 +47,7 @@ impl Link {
             name: value(IFLA_IFNAME)?.string(),
             mac: value(IFLA_ADDRESS).and_then(|a| a.value.try_into().ok()).map(Mac),
             flags: header.flags,
-            queues_not_yet: value(IFLA_QDISC).is_some_and(|a| a.string() == "noop"),
+            qdisc_noop: value(IFLA_QDISC).is_some_and(|a| a.string() == "noop"),
         })
     }
 

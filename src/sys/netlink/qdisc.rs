@@ -1,8 +1,9 @@
 //! The queueing discipline of the tap device: none.
 //!
-//! The kernel gives a device one for each of its queues as it comes up. A tap device never tells the
-//! kernel to wait, so nothing is ever queued there: frames only pass. With `noqueue` they are spared
-//! the way, and the start the making of it.
+//! The kernel gives a device one as it comes up, and to one with several queues one for each that it
+//! may ever have: 256 for a tap device. Such a device never tells the kernel to wait, so nothing is
+//! ever queued there: frames only pass. With `noqueue` they are spared the way, and the start the
+//! making of so many.
 
 use std::io;
 

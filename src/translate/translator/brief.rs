@@ -10,8 +10,9 @@
 //! case it is the one that was used longest ago. Conversations stay.
 //!
 //! Flows are listed in the order of their beginning, each with the time at which it was used last.
-//! One that comes up and was used since is listed again, at the end. So an end is near the right one
-//! without anything being done for each datagram, and costs little however many there are.
+//! One that comes up and was used of late is listed again, at the end. So which one ends is near
+//! enough the right one without anything being done for each datagram, and it costs little however
+//! many there are.
 //!
 //! To end a flow and to open another one costs as much as many datagrams. A guest that does nothing
 //! else would have no time left for its conversations, so room is made only so often.
@@ -40,8 +41,10 @@ pub(super) struct Expendable {
     answered: List,
     /// How many may end now.
     left: Allowance,
-    /// By slot.
-    entries: Vec<Entry>,
+    /// By slot: the slot after it in its list.
+    next: Vec<u32>,
+    /// By slot: when its flow was used last, as far as known; 0 if it is not listed.
+    used: Vec<u32>,
 }
 
 /// A list of slots, none of which is in another one.
@@ -54,24 +57,16 @@ struct List {
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-/// What is known of a slot that is listed.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// The slot after it.
-    next: u32,
-    /// When its flow was used last, as far as known; 0 if it is not listed.
-    used: u32,
-}
-
 /// Bytes of the lists for each flow.
-pub(super) const EXPENDABLE_ENTRY: usize = size_of::<Entry>();
+pub(super) const EXPENDABLE_ENTRY: usize = 2 * size_of::<u32>();
 
 impl Expendable {
     /// Lists for a table of `flows` slots.
     pub(super) fn new(flows: usize) -> Self {
-        let list = List { first: NONE, last: NONE };
-        let (left, entries) = (Allowance::new(PER_MS, AT_ONCE), Entry { next: NONE, used: 0 });
-        Self { unanswered: list, answered: list, left, entries: vec![entries; flows] }
+        let [unanswered, answered] = [List { first: NONE, last: NONE }; 2];
+        // Zeros, which take no memory before they are written to.
+        let [next, used] = [(); 2].map(|()| vec![0; flows]);
+        Self { unanswered, answered, left: Allowance::new(PER_MS, AT_ONCE), next, used }
     }
 
     fn list(&mut self, which: Brief) -> &mut List {
@@ -81,29 +76,31 @@ impl Expendable {
         }
     }
 
-    fn entry(&mut self, slot: u32) -> Option<&mut Entry> {
-        self.entries.get_mut(slot as usize)
+    fn set_next(&mut self, slot: u32, next: u32) {
+        if let Some(n) = self.next.get_mut(slot as usize) {
+            *n = next;
+        }
     }
 
     /// Lists the flow in this slot, unless it is listed.
     pub(super) fn push(&mut self, which: Brief, slot: u32, used: Now) {
-        match self.entry(slot) {
-            Some(entry) if entry.used == 0 => *entry = Entry { next: NONE, used: stamp(used) },
+        match self.used.get_mut(slot as usize) {
+            Some(known) if *known == 0 => *known = stamp(used),
             _ => return,
         }
+        self.set_next(slot, NONE);
         let list = self.list(which);
-        let before = std::mem::replace(&mut list.last, slot);
-        match self.entry(before) {
-            Some(entry) => entry.next = slot,
-            None => self.list(which).first = slot,
+        match std::mem::replace(&mut list.last, slot) {
+            NONE => list.first = slot,
+            before => self.set_next(before, slot),
         }
     }
 
     /// Takes the first slot of a list, and what is known of the use of its flow.
     fn pop(&mut self, which: Brief) -> Option<(u32, u32)> {
         let slot = self.list(which).first;
-        let Entry { next, used } =
-            std::mem::replace(self.entry(slot)?, Entry { next: NONE, used: 0 });
+        let used = std::mem::take(self.used.get_mut(slot as usize)?);
+        let next = *self.next.get(slot as usize)?;
         let list = self.list(which);
         list.first = next;
         if next == NONE {
@@ -114,14 +111,15 @@ impl Expendable {
 
     /// Puts back what was taken.
     fn put_back(&mut self, which: Brief, (slot, used): (u32, u32)) {
+        if let Some(known) = self.used.get_mut(slot as usize) {
+            *known = used;
+        }
         let list = self.list(which);
         let next = std::mem::replace(&mut list.first, slot);
         if next == NONE {
             list.last = slot;
         }
-        if let Some(entry) = self.entry(slot) {
-            *entry = Entry { next, used };
-        }
+        self.set_next(slot, next);
     }
 
     /// Takes a flow of a list that was not used since, by what each slot's flow is, and when it was
@@ -136,11 +134,12 @@ impl Expendable {
             let (slot, known) = self.pop(which)?;
             // It has ended, or is a conversation now.
             let Some((is, used)) = flow(slot) else { continue };
-            if is != which || (stamp(used) != known && n < LOOKS) {
+            let recent = used.ms() > since;
+            if is != which || (recent && stamp(used) != known && n < LOOKS) {
                 self.push(is, slot, used);
                 continue;
             }
-            if used.ms() > since {
+            if recent {
                 self.put_back(which, (slot, known));
                 return None;
             }
