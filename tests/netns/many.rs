@@ -285,24 +285,33 @@ fn without_descriptors_answered_questions_make_room() {
         let exchange = |c: &UdpSocket| {
             echo(c, at(REMOTE4, 7000), &server, 10);
         };
-        let client = || udp(&guest.ns, at(HOST4, 0));
+        // Each port once: what comes from one that was used is the same conversation.
+        let mut ports = 20_000..;
+        let mut client = || udp(&guest.ns, at(HOST4, ports.next().unwrap()));
         let talking: Vec<_> = (0..20).map(|_| client()).collect();
         for _ in 0..2 {
             talking.iter().for_each(exchange);
         }
-        for _ in 0..3 {
-            let asking: Vec<_> = (20..room).map(|_| client()).collect();
-            asking.iter().for_each(exchange);
-            // As long as an answered one is left alone.
-            thread::sleep(Duration::from_millis(1100));
+        for _ in 0..3 * (room - 20) {
+            exchange(&client());
         }
+        // An answer that is on its way arrives, though there are others who need room meanwhile.
+        let late = client();
+        late.send_to(b"question", at(REMOTE4, 7000)).unwrap();
+        let mut buf = [0; 10];
+        let (_, from) = server.recv_from(&mut buf).unwrap();
+        for _ in 0..9 {
+            exchange(&client());
+        }
+        server.send_to(b"answer", from).unwrap();
+        assert_eq!((late.recv(&mut buf).unwrap(), &buf[..6]), (6, &b"answer"[..]));
         talking.iter().for_each(exchange);
         assert!(descriptors(guest.pasta.pid) <= 150);
         guest.pasta.signal(Signal::SIGTERM);
         guest.pasta.wait(SOON);
         let said = guest.pasta.stderr();
         let dropped: Vec<_> = said.lines().filter(|l| l.contains("dropped: ")).collect();
-        let evicted = format!("dropped: flow-evicted {}\n", 2 * (room - 20));
+        let evicted = format!("dropped: flow-evicted {}\n", 2 * (room - 20) + 10);
         assert!(said.contains(&evicted), "not {evicted:?}: {dropped:?}");
         assert!(!said.contains("no-socket"), "{dropped:?}");
     });

@@ -5,9 +5,9 @@
 //! A flow of datagrams that only one side has sent anything on is likely to be one that nobody
 //! waits for: a query without an answer, a scan. One on which each side has had its say once is
 //! likely to be over: a query with its answer. When slots or descriptors run out, one of them ends,
-//! and its place is for the new flow: of those that were not used for a second an unanswered one, or
-//! else an answered one; if there is none, an unanswered one that may still get its answer. In either
-//! case it is the one that was used longest ago. Conversations stay.
+//! and its place is for the new flow: an unanswered one that was not used for a second, or else an
+//! answered one; if there is none, an unanswered one that may still get its answer. In either case it
+//! is the one that was used longest ago. Conversations stay.
 //!
 //! Flows are listed in the order of their beginning, each with the time at which it was used last.
 //! One that comes up and was used of late is listed again, at the end. So which one ends is near
@@ -27,8 +27,8 @@ use crate::translate::{DatagramSockets, FrameOut, Now, SpliceSockets, TcpSockets
 /// How many flows are looked at to end one; if all were used meanwhile, the next one ends.
 const LOOKS: usize = 64;
 
-/// How long a flow is left alone after it was used, as long as others can go, milliseconds.
-const IN_USE_MS: u64 = 1000;
+/// How long an answer is waited for, as long as others can go, milliseconds.
+const PATIENCE_MS: u64 = 1000;
 
 /// How many flows may end in a millisecond, and how many at once if none did for a while.
 const PER_MS: u64 = 4;
@@ -167,10 +167,10 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.send_gathered();
         let Self { expendable, flows, now, .. } = self;
         let flow = |slot| flows.at(slot).and_then(Flow::brief);
-        let (now, before) = (now.ms(), now.ms().saturating_sub(IN_USE_MS));
+        let (now, before) = (now.ms(), now.ms().saturating_sub(PATIENCE_MS));
         let mut take = |which, since| expendable.take(which, since, flow);
         let slot = take(Brief::Unanswered, before)
-            .or_else(|| take(Brief::Answered, before))
+            .or_else(|| take(Brief::Answered, now))
             .or_else(|| take(Brief::Unanswered, now));
         let Some(id) = slot.and_then(|slot| flows.id_at(slot)) else { return false };
         self.drops.count(DropReason::Evicted);
