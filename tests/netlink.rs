@@ -5,6 +5,9 @@
 //! device. Needs `unshare`, `ip` and `/dev/net/tun`; no privileges.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[macro_use]
+mod isolated;
+
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -12,54 +15,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use isolated::ip;
 use nix::sched::{CloneFlags, unshare};
 use passt::config::{Config, HostView, Lease, Neighbour};
 use passt::sys::netlink::{self, Configured, Monitor, News, Socket, Told};
 use passt::wire::Mac;
 
-/// Tells the second run of a test from the first.
-const INSIDE: &str = "NETLINK_TEST_INSIDE";
-
 /// Name of the tap device in the guest.
 const TAP: &str = "guest0";
-
-/// Runs `body` as root of new user and network namespaces, by running the test `name` again.
-fn isolated(name: &str, body: fn()) {
-    if std::env::var_os(INSIDE).is_some() {
-        ip("link set lo up");
-        return body();
-    }
-    let exe = std::env::current_exe().unwrap();
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--"])
-        .arg(exe)
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare(1)");
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-    print!("{out}");
-}
-
-macro_rules! isolated {
-    ($(#[$meta:meta])* fn $name:ident() $body:block) => {
-        $(#[$meta])*
-        #[test]
-        fn $name() {
-            isolated(stringify!($name), || $body);
-        }
-    };
-}
-
-/// Runs ip(8) with these words.
-fn ip(words: &str) -> String {
-    let output = Command::new("ip").args(words.split_whitespace()).output().expect("ip(8)");
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {words}: {err}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// Runs ip(8) and returns its lines, trimmed.
 fn lines(words: &str) -> Vec<String> {

@@ -137,8 +137,8 @@ pub enum Offload {
 
 /// Frames of the guest that may wait in a queue of its tap device. A full one drops what comes on
 /// top, and with the kernel's 1000 a guest with ten thousand connections that all have something to
-/// say waits for retransmissions. Longer queues could hold too much memory: a frame has up to 64 KiB, which
-/// makes 256 MiB for each of up to four queues.
+/// say waits for retransmissions. Longer queues could hold too much memory: a frame has up to
+/// 64 KiB, which makes 256 MiB for each of up to four queues.
 pub const GUEST_QUEUE: u32 = 4096;
 
 /// Where flows of the guest leave the host [FWD-3].

@@ -229,14 +229,10 @@ impl<L: Link> Engine<L> {
     /// Tells the link which of its queues have something; true if there is an event of it.
     fn link_events(&mut self) -> bool {
         let mut any = false;
-        for n in 0.. {
-            match self.reactor.event(n) {
-                Some((Source::Link(queue), _)) => {
-                    self.link.ready(queue);
-                    any = true;
-                }
-                Some(_) => {}
-                None => break,
+        for (source, _) in (0..).map_while(|n| self.reactor.event(n)) {
+            if let Source::Link(queue) = source {
+                self.link.ready(queue);
+                any = true;
             }
         }
         any

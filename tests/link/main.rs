@@ -6,25 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 #![allow(clippy::cast_possible_truncation)]
 
-macro_rules! isolated {
-    ($(#[$meta:meta])* fn $name:ident() $body:block) => {
-        $(#[$meta])*
-        #[test]
-        fn $name() {
-            $crate::isolated(module_path!(), stringify!($name), || $body);
-        }
-    };
-}
-
+#[macro_use]
+#[path = "../isolated/mod.rs"]
+mod isolated;
 mod queues;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isolated::ip;
+use nix::sys::socket::{setsockopt, sockopt};
 use passt::config::Offload;
 use passt::link::{Link as _, RxFrame, Tap};
 use passt::translate::FrameOut as _;
@@ -33,39 +26,11 @@ use passt::wire::{
     TcpFlags, TcpHead, Vnet, checksum, proto,
 };
 
-/// Tells the second run of a test from the first.
-const INSIDE: &str = "LINK_TEST_INSIDE";
 const TAP: &str = "guest0";
 const MTU: usize = 1500;
 const SOON: Duration = Duration::from_secs(10);
 const OUR_MAC: Mac = Mac::DEFAULT_OURS;
 const LEVELS: [Offload; 3] = [Offload::Udp, Offload::Tcp, Offload::None];
-
-/// Runs `body` in the guest's namespace, by running the test `name` of this module again.
-fn isolated(module: &str, name: &str, body: fn()) {
-    if std::env::var_os(INSIDE).is_some() {
-        return body();
-    }
-    let name = match module.split_once("::") {
-        Some((_, module)) => format!("{module}::{name}"),
-        None => name.to_owned(),
-    };
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args([name.as_str(), "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare(1)");
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-}
-
-fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split_whitespace()).output().expect("ip(8)");
-    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// The address of the guest and that of everybody else.
 fn addrs(v6: bool) -> (IpAddr, IpAddr) {
@@ -80,7 +45,6 @@ fn addrs(v6: bool) -> (IpAddr, IpAddr) {
 fn tap(level: Offload) -> Tap {
     let tap = Tap::open(TAP, level).unwrap();
     assert_eq!(tap.offload, level, "this kernel grants every level");
-    ip("link set lo up");
     ip(&format!("link set {TAP} addrgenmode none mtu {MTU} address 02:00:00:00:00:01 up"));
     for v6 in [false, true] {
         let (guest, peer) = addrs(v6);
@@ -226,18 +190,7 @@ fn udp(level: Offload, v6: bool) {
         assert_eq!(buf[..n], data);
     }
     // A train, as QUIC sends them: whole where we said that we take it, cut by the kernel if not.
-    let size: libc::c_int = 1000;
-    // SAFETY: the kernel reads one int.
-    let r = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_SEGMENT,
-            (&raw const size).cast(),
-            size_of_val(&size) as u32,
-        )
-    };
-    assert_eq!(r, 0, "UDP_SEGMENT");
+    setsockopt(&socket, sockopt::UdpGsoSegment, &1000).unwrap();
     let data = pattern(10_500);
     socket.send(&data).unwrap();
     let mut got = vec![];

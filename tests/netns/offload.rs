@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::thread;
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::lab::{HOST4, HOST6, Lab, REMOTE4, REMOTE6, at, unprivileged};
 use crate::net::{listen, pattern, roundtrip, udp};
@@ -25,21 +26,6 @@ fn transfer(mut from: TcpStream, mut to: TcpStream, data: &[u8], what: &str) {
         to.read_exact(&mut got).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert!(got == data, "{what}: other bytes");
     });
-}
-
-/// Makes the kernel cut what this socket sends into datagrams of `size`.
-fn segment(socket: &UdpSocket, size: libc::c_int) {
-    // SAFETY: the kernel reads one int.
-    let r = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_SEGMENT,
-            (&raw const size).cast(),
-            libc::socklen_t::try_from(size_of_val(&size)).unwrap(),
-        )
-    };
-    assert_eq!(r, 0, "UDP_SEGMENT: {}", std::io::Error::last_os_error());
 }
 
 /// TCP both ways and both opened, datagrams, trains of datagrams and pings.
@@ -94,7 +80,7 @@ fn client_seen(client: &UdpSocket, to: SocketAddr, server: &UdpSocket) -> Socket
 /// The same between connected sockets.
 #[track_caller]
 fn train_from(client: &UdpSocket, server: &UdpSocket) {
-    segment(client, 1200);
+    setsockopt(client, sockopt::UdpGsoSegment, &1200).unwrap();
     for len in [1200, 1201, 12_000, 12_345, 60_000] {
         let data = pattern(len);
         client.send(&data).unwrap();
@@ -104,7 +90,7 @@ fn train_from(client: &UdpSocket, server: &UdpSocket) {
             assert!(got[..len] == *datagram, "datagram {n} of {} bytes is {len} long", data.len());
         }
     }
-    segment(client, 0);
+    setsockopt(client, sockopt::UdpGsoSegment, &0).unwrap();
 }
 
 /// Datagrams of equal and other lengths, sent one by one and at once: separate and in order.

@@ -1,4 +1,4 @@
-//! Which flows the kernel knows that we answer.
+//! Which flows the kernel knows that we answer, and so through which queue a frame goes.
 //!
 //! The kernel notes the queue that a frame of ours was written to, by the flow that it is of, and
 //! forgets a flow that got none for three seconds (`TUN_FLOW_EXPIRE`, drivers/net/tun.c). Nothing
@@ -10,8 +10,10 @@
 //! other one counts as new: then the other queues are read first once more than need be, which is
 //! bounded (`receive.rs`).
 
+use std::fs::File;
 use std::time::Instant;
 
+use super::Device;
 use crate::wire::{Head, TcpFlags};
 
 /// Places: the kernel has 4096 flows per device at most.
@@ -33,16 +35,32 @@ impl Answered {
         Self { began: Instant::now(), places: vec![(0, 0); PLACES].into_boxed_slice() }
     }
 
+    /// The queue for a frame of a flow, by which the guest's will come from now on.
+    pub(super) fn queue<'a>(&mut self, device: &'a Device, head: &Head) -> &'a File {
+        if device.others.is_empty() {
+            return &device.first;
+        }
+        // Nobody waits for what follows, nor did perhaps for what was.
+        if head.tcp_flags().is_some_and(|f| f.has(TcpFlags::RST)) {
+            self.forget(head);
+            return device.second();
+        }
+        if self.moves(head) {
+            device.set_moved(true);
+        }
+        &device.first
+    }
+
     /// Notes a frame sent; true if older frames of its flow may wait in another queue than those to
     /// come.
-    pub(super) fn moves(&mut self, head: &Head) -> bool {
+    fn moves(&mut self, head: &Head) -> bool {
         let second = u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX);
         // Whom we call has sent nothing yet.
         self.note(head.flow(), second.saturating_add(1)) && head.tcp_flags() != Some(TcpFlags::SYN)
     }
 
     /// Notes that a frame went another way, and that the kernel knows.
-    pub(super) fn forget(&mut self, head: &Head) {
+    fn forget(&mut self, head: &Head) {
         let (at, _) = hash(head.flow());
         if let Some(place) = self.places.get_mut(at as usize % PLACES) {
             *place = (0, 0);

@@ -17,7 +17,7 @@
 //! the room of everybody else. So the device has several (`IFF_MULTI_QUEUE`, Linux 3.8). The kernel
 //! puts frames of a flow into the queue through which the flow was last answered, and those of one
 //! that was not answered in the last seconds into any, by a hash of addresses and ports. We answer
-//! flows through the first queue (`send.rs`), which is read more than the others (`receive.rs`): a
+//! flows through the first queue (`answered.rs`), which is read more than the others (`receive.rs`): a
 //! flood of what nobody answers spoils the other queues, and of the first one a quarter, if it is
 //! of many flows; a single one is in one queue, whichever that is. What we say ourselves, as a reset
 //! for a stray segment, is said through the second queue, and leaves its flow among the unanswered
@@ -128,6 +128,11 @@ struct Device {
 impl Device {
     fn queues(&self) -> impl Iterator<Item = &File> {
         std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// For what is not to come by the first queue; the only one if there are no others.
+    fn second(&self) -> &File {
+        self.others.first().unwrap_or(&self.first)
     }
 
     fn set_moved(&self, moved: bool) {

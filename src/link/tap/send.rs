@@ -1,4 +1,4 @@
-//! Frames to the guest, and through which queue they go.
+//! Frames to the guest.
 
 use std::fs::File;
 use std::io::{IoSlice, Write as _};
@@ -9,7 +9,7 @@ use super::{Device, FRAME_MAX};
 use crate::config::Offload;
 use crate::link::{FRAME_MIN, PADDING, segment};
 use crate::translate::FrameOut;
-use crate::wire::{Gso, Head, TcpFlags, VNET_LEN};
+use crate::wire::{Gso, Head, VNET_LEN};
 
 /// Frames to the guest.
 #[derive(Debug)]
@@ -25,20 +25,6 @@ impl TapTx {
         let payload = vec![0; FRAME_MAX].into_boxed_slice();
         Self { device, offload, payload, answered: Answered::new() }
     }
-
-    /// The queue for a frame of a flow, by which the guest's will come from now on.
-    fn queue(&mut self, head: &Head) -> &File {
-        let Some(other) = self.device.others.first() else { return &self.device.first };
-        // Nobody waits for what follows, nor did perhaps for what was.
-        if head.tcp_flags().is_some_and(|f| f.has(TcpFlags::RST)) {
-            self.answered.forget(head);
-            return other;
-        }
-        if self.answered.moves(head) {
-            self.device.set_moved(true);
-        }
-        &self.device.first
-    }
 }
 
 impl FrameOut for TapTx {
@@ -47,20 +33,16 @@ impl FrameOut for TapTx {
     }
 
     fn send(&mut self, head: &Head, len: usize) -> bool {
-        let payload = std::mem::take(&mut self.payload);
-        let sent = payload.get(..len).is_some_and(|data| self.send_from(head, data));
-        self.payload = payload;
-        sent
+        let Some(payload) = self.payload.get(..len) else { return false };
+        transmit(self.answered.queue(&self.device, head), self.offload, head, payload)
     }
 
     fn send_from(&mut self, head: &Head, payload: &[u8]) -> bool {
-        let offload = self.offload;
-        transmit(self.queue(head), offload, head, payload)
+        transmit(self.answered.queue(&self.device, head), self.offload, head, payload)
     }
 
     fn control(&mut self, frame: &[u8]) -> bool {
-        let file = self.device.others.first().unwrap_or(&self.device.first);
-        write(file, unused(self.offload), &[], frame)
+        write(self.device.second(), unused(self.offload), &[], frame)
     }
 }
 
@@ -100,7 +82,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::wire::{Addr, Endpoint, Mac, Path, Seq, TcpHead};
+    use crate::wire::{Addr, Endpoint, Mac, Path, Seq, TcpFlags, TcpHead};
 
     /// A queue, and what reads frames written there.
     fn queue() -> (File, File) {
