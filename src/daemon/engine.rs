@@ -148,6 +148,7 @@ impl<L: Link> Engine<L> {
         self.translator.set_now(now);
         let mut n = 0;
         let mut link = self.link_events();
+        let mut transfers = 0;
         while let Some((source, ready)) = self.reactor.event(n) {
             n += 1;
             log::trace!("event {source:?} {ready:?}");
@@ -159,13 +160,19 @@ impl<L: Link> Engine<L> {
                 Source::Link(_) if std::mem::take(&mut link) => self.on_link(),
                 Source::Link(_) => {}
                 Source::Guest => self.on_guest(),
-                Source::Flow { id, side } => self.translator.on_socket(id, side, ready.into()),
+                Source::Flow { id, side } => {
+                    self.translator.on_socket(id, side, ready.into());
+                    transfers += usize::from(self.translator.is_transfer(id));
+                }
                 Source::Listener(index) => self.on_listener(index),
                 Source::Signal => self.on_signal(),
                 Source::Child => self.on_child(),
                 Source::Netns => self.on_netns(),
                 Source::Network => self.on_network(now.ms()),
             }
+        }
+        if n > 0 && transfers == n {
+            self.reactor.served_transfers();
         }
         if let Some(network) = &mut self.network {
             network.run(now.ms(), &mut self.translator);

@@ -8,7 +8,9 @@
 //! kernel's events. There is no `epoll_ctl` on the data path and no timer descriptor: the
 //! wait ends when the first entry of the [timer wheel](crate::flow::Wheel) is due.
 
+mod courtesy;
 mod reactor;
+mod rest;
 mod spin;
 mod token;
 

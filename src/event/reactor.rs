@@ -1,6 +1,6 @@
 //! A façade over mio: register once, kernel events first, then leftovers.
 //!
-//! System calls: `epoll_wait`, `epoll_ctl`.
+//! System calls: `epoll_wait`, `epoll_ctl`, `sched_yield`.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,6 +10,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use super::courtesy::Courtesy;
 use super::spin::{self, Spin};
 use super::token::{Source, encode, source};
 
@@ -65,6 +66,9 @@ pub struct Reactor {
     again: Vec<Token>,
     batch: Vec<(Source, Ready)>,
     spin: Spin,
+    courtesy: Courtesy,
+    /// This turn served nothing but transfers.
+    transfers: bool,
     /// When this turn began.
     began: Instant,
 }
@@ -81,6 +85,8 @@ impl Reactor {
             again: Vec::with_capacity(leftovers),
             batch: Vec::with_capacity(leftovers.saturating_add(Self::EVENTS)),
             spin: Spin::new(),
+            courtesy: Courtesy::new(),
+            transfers: false,
             began: Instant::now(),
         })
     }
@@ -98,10 +104,18 @@ impl Reactor {
         }
     }
 
+    /// This turn served transfers, which a moment does not matter to, and nothing else.
+    pub fn served_transfers(&mut self) {
+        self.transfers = true;
+    }
+
     /// Waits for events, at most `timeout`; does not wait while leftovers are listed.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = if self.again.is_empty() { timeout } else { Some(Duration::ZERO) };
-        if timeout == Some(Duration::ZERO) || !self.look_again()? {
+        let idle = timeout != Some(Duration::ZERO);
+        let transfers = std::mem::take(&mut self.transfers);
+        self.stand_back(transfers, idle);
+        if !idle || transfers || !self.look_again()? {
             self.take(timeout)?;
         }
         self.began = Instant::now();
@@ -111,6 +125,15 @@ impl Reactor {
             .extend(self.events.iter().filter_map(|e| Some((source(e.token())?, Ready::from(e)))));
         self.batch.extend(self.again.drain(..).filter_map(|t| Some((source(t)?, leftover))));
         Ok(())
+    }
+
+    /// Lets others go first, where that is likely to be worth it.
+    fn stand_back(&mut self, transfers: bool, idle: bool) {
+        let began = Instant::now();
+        if self.courtesy.wanted(transfers, began) && idle {
+            std::thread::yield_now();
+            self.courtesy.stood_back(began, Instant::now());
+        }
     }
 
     /// Asks again for a moment, where that is likely to be worth it; true if there was something.

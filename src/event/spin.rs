@@ -19,6 +19,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::rest::Rest;
+
 /// How long to look again before blocking.
 pub(super) const LIMIT: Duration = Duration::from_micros(50);
 
@@ -34,23 +36,18 @@ const MOST_SKIPPED: u32 = 64;
 /// Nothing of ours that is small takes as long as this.
 const TAKEN: Duration = Duration::from_micros(400);
 
-/// How long to refrain from it when the processor was taken from us: at first, and at most.
-const REST: Duration = Duration::from_millis(100);
-const MOST_REST: Duration = Duration::from_secs(5);
-
 /// What the recent turns were like.
 #[derive(Debug)]
 pub(super) struct Spin {
     calm: u32,
     skip: u32,
     back: u32,
-    rest: Duration,
-    rest_until: Option<Instant>,
+    rest: Rest,
 }
 
 impl Spin {
     pub(super) const fn new() -> Self {
-        Self { calm: 0, skip: 0, back: 1, rest: REST, rest_until: None }
+        Self { calm: 0, skip: 0, back: 1, rest: Rest::new() }
     }
 
     /// A turn of so many events is over that began and ended then; true if looking again is worth
@@ -59,13 +56,13 @@ impl Spin {
         let took = now.saturating_duration_since(began);
         if events > 1 || took > SMALL {
             if self.calm >= CALM && events <= 1 && took >= TAKEN {
-                self.give_way(now);
+                self.rest.begin(now);
             }
             self.calm = 0;
             return false;
         }
         self.calm = self.calm.saturating_add(1);
-        if self.calm < CALM || self.rest_until.is_some_and(|until| now < until) {
+        if self.calm < CALM || self.rest.lasts(now) {
             return false;
         }
         self.skip = self.skip.saturating_sub(1);
@@ -75,7 +72,7 @@ impl Spin {
     /// Whether looking again found something, and how long it took, from when to when.
     pub(super) fn looked(&mut self, found: bool, (began, now): (Instant, Instant)) {
         if now.saturating_duration_since(began) >= TAKEN {
-            self.give_way(now);
+            self.rest.begin(now);
         }
         if found {
             self.back = 1;
@@ -84,17 +81,11 @@ impl Spin {
             self.skip = self.back;
         }
     }
-
-    fn give_way(&mut self, now: Instant) {
-        // What is long ago has no bearing on it.
-        let again = self.rest_until.is_some_and(|until| now < until + self.rest);
-        self.rest = if again { self.rest.saturating_mul(2).min(MOST_REST) } else { REST };
-        self.rest_until = Some(now + self.rest);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rest::{FIRST, MOST};
     use super::*;
 
     const QUICK: Duration = Duration::from_micros(5);
@@ -173,7 +164,7 @@ mod tests {
     fn others_go_first() {
         let mut rig = Rig::new();
         rig.calm();
-        let mut rest = REST;
+        let mut rest = FIRST;
         for _ in 0..10 {
             assert!(rig.turn(1, QUICK));
             rig.look(true, TAKEN);
@@ -182,14 +173,14 @@ mod tests {
                 assert!(!rig.turn(1, QUICK));
             }
             assert!(rig.turn(1, QUICK) || rig.turn(1, QUICK));
-            rest = (rest * 2).min(MOST_REST);
+            rest = (rest * 2).min(MOST);
         }
         // The same if it happens while we serve something, and less when it is long ago.
-        rig.now += MOST_REST * 3;
+        rig.now += MOST * 3;
         assert!(!rig.turn(2, QUICK));
         rig.calm();
         assert!(!rig.turn(1, TAKEN));
-        rig.now += REST;
+        rig.now += FIRST;
         rig.calm();
     }
 }

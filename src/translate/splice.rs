@@ -163,6 +163,11 @@ impl Splice {
         self.more
     }
 
+    /// True if so much comes at a time that it is spliced.
+    pub fn is_transfer(&self) -> bool {
+        self.up.pipe.is_some() || self.down.pipe.is_some()
+    }
+
     /// When to try again.
     pub fn deadline(&self) -> Deadline {
         self.retry.deadline()

@@ -241,6 +241,11 @@ impl<O: FrameOut, N: TcpSockets + DatagramSockets + SpliceSockets> Translator<O,
         self.flows.get(id).map(Flow::kind)
     }
 
+    /// True if the flow is a transfer past the link: much at a time.
+    pub fn is_transfer(&self, id: FlowId) -> bool {
+        matches!(self.flows.get(id), Some(Flow::Splice(flow)) if flow.is_transfer())
+    }
+
     /// The backlog pool, for figures.
     pub fn pool(&self) -> &Pool {
         &self.pool
