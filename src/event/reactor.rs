@@ -114,8 +114,13 @@ impl Reactor {
         let timeout = if self.again.is_empty() { timeout } else { Some(Duration::ZERO) };
         let idle = timeout != Some(Duration::ZERO);
         let transfers = std::mem::take(&mut self.transfers);
-        self.stand_back(transfers, idle);
-        if !idle || transfers || !self.look_again()? {
+        let now = Instant::now();
+        if self.courtesy.wanted(transfers, now) && idle {
+            std::thread::yield_now();
+            self.courtesy.stood_back(now, Instant::now());
+        }
+        // Nobody waits for the next part of a transfer as for an answer.
+        if !idle || transfers || !self.look_again(now)? {
             self.take(timeout)?;
         }
         self.began = Instant::now();
@@ -127,18 +132,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Lets others go first, where that is likely to be worth it.
-    fn stand_back(&mut self, transfers: bool, idle: bool) {
-        let began = Instant::now();
-        if self.courtesy.wanted(transfers, began) && idle {
-            std::thread::yield_now();
-            self.courtesy.stood_back(began, Instant::now());
-        }
-    }
-
     /// Asks again for a moment, where that is likely to be worth it; true if there was something.
-    fn look_again(&mut self) -> io::Result<bool> {
-        let began = Instant::now();
+    fn look_again(&mut self, began: Instant) -> io::Result<bool> {
         if !self.spin.wanted(self.sources(), (self.began, began)) {
             return Ok(false);
         }

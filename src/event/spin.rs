@@ -5,7 +5,8 @@
 //! A request that meets a sleeping process pays for waking a processor, which costs more than
 //! serving it. Where one small message follows the other, asking the kernel again for a few
 //! microseconds before blocking is the cheaper way to wait, for us and for whoever waits for us.
-//! Everywhere else it only takes time from those who have work to do, so four things must agree:
+//! Everywhere else it only takes time from those who have work to do (for transfers past the link
+//! there is [courtesy](super::courtesy)), so four things must agree:
 //!
 //! - the last [`CALM`] turns were *small*: at most one event, served within [`SMALL`]. A transfer
 //!   has larger ones among them;
