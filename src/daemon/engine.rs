@@ -171,9 +171,7 @@ impl<L: Link> Engine<L> {
                 Source::Network => self.on_network(now.ms()),
             }
         }
-        if n > 0 && transfers == n {
-            self.reactor.served_transfers();
-        }
+        self.reactor.served(n > 0 && transfers == n);
         if let Some(network) = &mut self.network {
             network.run(now.ms(), &mut self.translator);
         }

@@ -37,9 +37,18 @@ impl Courtesy {
         Self { calm: 0, rest: Rest::new() }
     }
 
-    /// A turn is over, which served transfers alone or not; true if others should go first.
-    pub(super) fn wanted(&mut self, transfers: bool, now: Instant) -> bool {
+    /// A turn is over, which served transfers alone or not.
+    pub(super) fn served(&mut self, transfers: bool) {
         self.calm = if transfers { self.calm.saturating_add(1) } else { 0 };
+    }
+
+    /// True if the last turn served transfers alone.
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm > 0
+    }
+
+    /// True if others should go first.
+    pub(super) fn wanted(&self, now: Instant) -> bool {
         self.calm >= CALM && !self.rest.lasts(now)
     }
 
@@ -56,26 +65,32 @@ mod tests {
     use super::super::rest::FIRST;
     use super::*;
 
+    fn turn(c: &mut Courtesy, transfers: bool, now: Instant) -> bool {
+        c.served(transfers);
+        assert_eq!(c.is_calm(), transfers);
+        c.wanted(now)
+    }
+
     #[test]
     fn transfers_alone() {
         let (mut c, now) = (Courtesy::new(), Instant::now());
         for _ in 1..CALM {
-            assert!(!c.wanted(true, now));
+            assert!(!turn(&mut c, true, now));
         }
-        assert!(c.wanted(true, now));
+        assert!(turn(&mut c, true, now));
         // Something else is served at once, and so is what it is answered with.
-        assert!(!c.wanted(false, now));
-        assert!(!c.wanted(true, now));
+        assert!(!turn(&mut c, false, now));
+        assert!(!turn(&mut c, true, now));
     }
 
     #[test]
     fn not_where_somebody_computes() {
         let (mut c, now) = (Courtesy::new(), Instant::now());
-        while !c.wanted(true, now) {}
+        while !turn(&mut c, true, now) {}
         c.stood_back(now, now + TAKEN / 2);
-        assert!(c.wanted(true, now));
+        assert!(turn(&mut c, true, now));
         c.stood_back(now, now + TAKEN);
-        assert!(!c.wanted(true, now + TAKEN));
-        assert!(c.wanted(true, now + TAKEN + FIRST));
+        assert!(!turn(&mut c, true, now + TAKEN));
+        assert!(turn(&mut c, true, now + TAKEN + FIRST));
     }
 }

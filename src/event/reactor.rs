@@ -67,8 +67,6 @@ pub struct Reactor {
     batch: Vec<(Source, Ready)>,
     spin: Spin,
     courtesy: Courtesy,
-    /// This turn served nothing but transfers.
-    transfers: bool,
     /// When this turn began.
     began: Instant,
 }
@@ -86,7 +84,6 @@ impl Reactor {
             batch: Vec::with_capacity(leftovers.saturating_add(Self::EVENTS)),
             spin: Spin::new(),
             courtesy: Courtesy::new(),
-            transfers: false,
             began: Instant::now(),
         })
     }
@@ -104,23 +101,15 @@ impl Reactor {
         }
     }
 
-    /// This turn served transfers, which a moment does not matter to, and nothing else.
-    pub fn served_transfers(&mut self) {
-        self.transfers = true;
+    /// The turn is over. Did it serve `transfers`, which a moment does not matter to, and nothing else?
+    pub fn served(&mut self, transfers: bool) {
+        self.courtesy.served(transfers);
     }
 
     /// Waits for events, at most `timeout`; does not wait while leftovers are listed.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = if self.again.is_empty() { timeout } else { Some(Duration::ZERO) };
-        let idle = timeout != Some(Duration::ZERO);
-        let transfers = std::mem::take(&mut self.transfers);
-        let now = Instant::now();
-        if self.courtesy.wanted(transfers, now) && idle {
-            std::thread::yield_now();
-            self.courtesy.stood_back(now, Instant::now());
-        }
-        // Nobody waits for the next part of a transfer as for an answer.
-        if !idle || transfers || !self.look_again(now)? {
+        if timeout == Some(Duration::ZERO) || !self.put_off()? {
             self.take(timeout)?;
         }
         self.began = Instant::now();
@@ -132,8 +121,23 @@ impl Reactor {
         Ok(())
     }
 
+    /// Puts off going to sleep, where that is likely to be worth it; true if there is something now.
+    fn put_off(&mut self) -> io::Result<bool> {
+        if !self.courtesy.is_calm() {
+            return self.look_again();
+        }
+        let began = Instant::now();
+        // Nobody waits for the next part of a transfer as for an answer.
+        if self.courtesy.wanted(began) {
+            std::thread::yield_now();
+            self.courtesy.stood_back(began, Instant::now());
+        }
+        Ok(false)
+    }
+
     /// Asks again for a moment, where that is likely to be worth it; true if there was something.
-    fn look_again(&mut self, began: Instant) -> io::Result<bool> {
+    fn look_again(&mut self) -> io::Result<bool> {
+        let began = Instant::now();
         if !self.spin.wanted(self.sources(), (self.began, began)) {
             return Ok(false);
         }
